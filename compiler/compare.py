@@ -1,0 +1,88 @@
+"""How far two sets of outputs lie apart, and where they lie furthest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from runtime.tensors import Array, Tensors
+
+__all__ = ["Gap", "Tolerance", "worst_gap"]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Parity holds where ``|found - reference| <= atol + rtol * |reference|``."""
+
+    atol: float
+    rtol: float
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The place where two sets of outputs differ most.
+
+    Args:
+        output: the output's name.
+        index: position in it, the batch first.
+        found, reference: the two values there.
+        max_abs: largest absolute difference over all outputs.
+        excess: the difference there over what is allowed; above 1 is beyond tolerance.
+        shapes: the two shapes where they differ, which no tolerance allows; else "".
+    """
+
+    output: str = ""
+    index: tuple[int, ...] = ()
+    found: float = 0.0
+    reference: float = 0.0
+    max_abs: float = 0.0
+    excess: float = 0.0
+    shapes: str = ""
+
+    def __str__(self) -> str:
+        if self.shapes:
+            return f"output '{self.output}' has {self.shapes}"
+        place = f"output '{self.output}' at {list(self.index)}"
+        return f"{place}: {self.found:.6g}, PyTorch has {self.reference:.6g}"
+
+
+def worst_gap(found: Tensors, reference: Mapping[str, Array], tolerance: Tolerance) -> Gap:
+    """The widest gap over all outputs of ``reference``, measured by the tolerance."""
+    gaps = [_gap(name, found[name], array, tolerance) for name, array in reference.items()]
+    widest = max(gaps, key=lambda gap: gap.excess)
+    largest = max(gap.max_abs for gap in gaps)
+    return Gap(
+        widest.output,
+        widest.index,
+        widest.found,
+        widest.reference,
+        largest,
+        widest.excess,
+        widest.shapes,
+    )
+
+
+def _gap(name: str, found: Array, reference: Array, tolerance: Tolerance) -> Gap:
+    if found.shape != reference.shape or found.dtype != reference.dtype:
+        shapes = (
+            f"shape {list(found.shape)} {found.dtype}, "
+            f"PyTorch's has {list(reference.shape)} {reference.dtype}"
+        )
+        return Gap(name, excess=np.inf, max_abs=np.inf, shapes=shapes)
+    if not reference.size:
+        return Gap(name)
+    left, right = found.astype(np.float64), reference.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        # Equal infinities and two NaN agree; a NaN against a number never does.
+        same = (left == right) | (np.isnan(left) & np.isnan(right))
+        distance = np.where(same, 0.0, np.abs(left - right))
+        distance = np.where(np.isnan(distance), np.inf, distance)
+        allowed = tolerance.atol + tolerance.rtol * np.abs(right)
+        excess = np.where(distance == 0.0, 0.0, distance / np.maximum(allowed, 1e-300))
+    excess = np.where(np.isnan(excess), np.inf, excess)
+    flat = int(np.argmax(excess))
+    index = tuple(int(i) for i in np.unravel_index(flat, excess.shape))
+    values = float(left[index]), float(right[index])
+    return Gap(name, index, *values, float(distance.max()), float(excess[index]))

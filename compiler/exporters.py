@@ -1,0 +1,213 @@
+"""PyTorch to ONNX, through either of torch's two exporters."""
+
+# pyright: reportUnknownMemberType=false
+# torch's functions are typed in part.
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import logging
+import warnings
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any, cast
+
+import onnx
+import torch
+
+from compiler.cases import example_inputs
+from compiler.sources import Model, TorchModel
+from compiler.sources.onnx import OnnxModel
+from specs.errors import ExportError
+from specs.schema import Export, Spec
+
+__all__ = ["export"]
+
+TOLD = 12
+"""Lines of an exporter's message that an error repeats."""
+
+
+def export(model: Model, spec: Spec, folder: Path, logs: Path) -> onnx.ModelProto:
+    """The ONNX graph of a model, as torch writes it.
+
+    Args:
+        model: what ``load_model`` gave.
+        spec: says which exporter, with which options, names and dynamic axes.
+        folder: the spec's folder, for custom translations.
+        logs: where reports go that the spec asks for.
+
+    Raises:
+        ExportError: torch cannot export it; with torch's own reason.
+    """
+    if isinstance(model, OnnxModel):
+        return model.proto
+    assert isinstance(model, TorchModel)  # noqa: S101 - there are these two
+    run = _dynamo if spec.export.exporter == "dynamo" else _torchscript
+    output = io.StringIO()
+    try:
+        with _captured(output):
+            return run(model, spec, folder, logs)
+    except ExportError:
+        raise
+    except Exception as error:  # torch's exporters raise dozens of kinds
+        reason = _reason(error)
+        hint = _hint(reason, spec.export)
+        raise ExportError(f"{spec.export.exporter} export failed: {reason}", hint=hint) from error
+
+
+def _tensors(spec: Spec) -> tuple[torch.Tensor, ...]:
+    return tuple(torch.from_numpy(array) for array in example_inputs(spec).values())
+
+
+def _dynamo(model: TorchModel, spec: Spec, folder: Path, logs: Path) -> onnx.ModelProto:
+    arguments = _tensors(spec)
+    exportable = model.exportable
+    shapes = _dynamic_shapes(spec)
+    if isinstance(exportable, torch.jit.ScriptModule | torch.jit.ScriptFunction):
+        exportable = _scripted_program(exportable, arguments, spec)
+    if isinstance(exportable, torch.export.ExportedProgram):
+        shapes = None  # its shapes were fixed when it was made; the contract check compares them
+    program = torch.onnx.export(
+        exportable,
+        arguments,
+        kwargs=spec.export.forward_kwargs or None,
+        input_names=list(spec.inputs),
+        output_names=list(spec.outputs),
+        opset_version=spec.export.opset,
+        dynamo=True,
+        dynamic_shapes=shapes,
+        artifacts_dir=logs,
+        **_dynamo_options(spec.export, folder),
+    )
+    if program is None:
+        raise ExportError("torch.onnx.export gave nothing back")
+    if spec.export.keep_initializers_as_inputs:
+        # torch applies this option only where it writes the file itself.
+        program.model.graph.inputs.extend(program.model.graph.initializers.values())
+    return program.model_proto
+
+
+def _dynamo_options(export: Export, folder: Path) -> dict[str, Any]:
+    names = ("optimize", "report", "verify", "profile", "dump_exported_program")
+    given = {name: getattr(export, name) for name in names if getattr(export, name) is not None}
+    given["verbose"] = bool(export.verbose)
+    if export.custom_translations:
+        given["custom_translation_table"] = _translations(export.custom_translations, folder)
+    return given
+
+
+def _dynamic_shapes(spec: Spec) -> tuple[dict[int, Any], ...] | None:
+    """``dynamic_shapes`` by position: torch's keys would be the forward's argument names."""
+    dims = {
+        name: torch.export.Dim(name, min=axis.min, max=axis.max)
+        for name, axis in spec.dynamic_axes.items()
+        if axis.min < axis.max
+    }
+    shapes = tuple(
+        {axis: dims[dim] for axis, dim in enumerate(tensor.shape) if dim in dims}
+        for tensor in spec.inputs.values()
+    )
+    return shapes if any(shapes) else None
+
+
+def _scripted_program(
+    scripted: Any,  # noqa: ANN401 - a ScriptModule or ScriptFunction
+    arguments: tuple[torch.Tensor, ...],
+    spec: Spec,
+) -> torch.export.ExportedProgram:
+    """A scripted thing as an ExportedProgram: converted, then exported again for dynamic axes."""
+    from torch._export.converter import TS2EPConverter
+
+    program = TS2EPConverter(scripted, arguments).convert()
+    shapes = _dynamic_shapes(spec)
+    if shapes is None:
+        return program
+    return torch.export.export(program.module(), arguments, dynamic_shapes=shapes)
+
+
+def _translations(reference: str, folder: Path) -> dict[Callable[..., Any], Callable[..., Any]]:
+    """The dict that ``file.py:NAME`` names."""
+    file, _, name = reference.partition(":")
+    spec = importlib.util.spec_from_file_location("deployc_translations", folder / file)
+    if spec is None or spec.loader is None or not (folder / file).is_file() or not name:
+        message = f"export.custom_translations: '{reference}' is not FILE.py:NAME of a dict"
+        raise ExportError(message)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return cast("dict[Callable[..., Any], Callable[..., Any]]", getattr(module, name))
+
+
+def _torchscript(model: TorchModel, spec: Spec, _folder: Path, _logs: Path) -> onnx.ModelProto:
+    buffer = io.BytesIO()
+    torch.onnx.export(
+        model.exportable,
+        _tensors(spec),
+        cast("Any", buffer),
+        kwargs=spec.export.forward_kwargs or None,
+        input_names=list(spec.inputs),
+        output_names=list(spec.outputs),
+        opset_version=spec.export.opset,
+        dynamo=False,
+        dynamic_axes=_dynamic_axes(spec),
+        keep_initializers_as_inputs=spec.export.keep_initializers_as_inputs,
+        **_torchscript_options(spec.export),
+    )
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def _torchscript_options(export: Export) -> dict[str, Any]:
+    names = (
+        "autograd_inlining",
+        "custom_opsets",
+        "do_constant_folding",
+        "export_modules_as_functions",
+    )
+    given = {name: getattr(export, name) for name in names if getattr(export, name) is not None}
+    given["verbose"] = bool(export.verbose)
+    if export.training:
+        given["training"] = torch.onnx.TrainingMode.__members__[export.training.upper()]
+    if export.operator_export_type:
+        kind = export.operator_export_type.upper()
+        given["operator_export_type"] = torch.onnx.OperatorExportTypes.__members__[kind]
+    return given
+
+
+def _dynamic_axes(spec: Spec) -> dict[str, dict[int, str]] | None:
+    axes = {
+        name: {axis: dim for axis, dim in enumerate(tensor.shape) if isinstance(dim, str)}
+        for name, tensor in (*spec.inputs.items(), *spec.outputs.items())
+    }
+    axes = {name: dims for name, dims in axes.items() if dims}
+    return axes or None
+
+
+@contextlib.contextmanager
+def _captured(output: io.StringIO) -> Generator[None, None, None]:
+    """Keep the exporters' chatter off the terminal: what matters is checked on the graph."""
+    level = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(output):
+            warnings.simplefilter("ignore")
+            with contextlib.redirect_stderr(output):
+                yield
+    finally:
+        logging.disable(level)
+
+
+def _reason(error: Exception) -> str:
+    """The first telling lines of torch's message, through its chain of causes."""
+    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: " + "\n  ".join(lines[:TOLD])
+
+
+def _hint(reason: str, export: Export) -> str:
+    if "Constraints violated" in reason or "constraint" in reason.lower():
+        return (
+            "torch found that an axis cannot take its whole range: narrow dynamic_axes, or fix it"
+        )
+    other = "torchscript" if export.exporter == "dynamo" else "dynamo"
+    return f"try export: {{exporter: {other}}}"

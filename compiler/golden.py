@@ -1,0 +1,109 @@
+"""Golden tensors: PyTorch's outputs on the golden cases, stored beside their inputs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from compiler.cases import Case, batch_of
+from compiler.compare import Tolerance, worst_gap
+from compiler.sources import Model
+from runtime.tensors import Tensors, rows
+from specs.errors import ParityError, SourceError
+from specs.schema import Spec
+
+__all__ = ["Golden", "read_golden", "run_reference", "write_golden"]
+
+BUDGET = 32_000_000
+"""Bytes of one case's inputs and outputs; fewer items are kept where they would be more."""
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A case with the reference's outputs, one row an item."""
+
+    case: Case
+    outputs: Tensors
+
+
+def run_reference(model: Model, spec: Spec, case: Case) -> Golden:
+    """The reference's outputs for each item of a case, checked against itself at every batch.
+
+    Raises:
+        ParityError: the model's answer to an item depends on the other items of its batch
+            (``batch_dependent``): no batching can be right for it.
+        SourceError: the model fails on the case, or gives another number of outputs.
+    """
+    smallest = case.batches[0]
+    first = _run(model, spec, batch_of(case.inputs, smallest, 0))
+    case = _within_budget(case, first, smallest)
+    outputs = _by_item(model, spec, case, smallest)
+    tolerance = Tolerance(spec.verify.atol, spec.verify.rtol)
+    for size in case.batches[1:]:
+        found = _run(model, spec, batch_of(case.inputs, size, 1))
+        gap = worst_gap(found, batch_of(outputs, size, 1), tolerance)
+        if gap.excess > 1:
+            message = (
+                f"PyTorch itself answers an item differently at batch {size} than at batch "
+                f"{smallest} ({case.name}): {gap}"
+            )
+            hint = "the model mixes the items of a batch: ask for a fixed batch of 1"
+            raise ParityError(message, hint=hint, code="batch_dependent")
+    return Golden(case, outputs)
+
+
+def _within_budget(case: Case, outputs: Tensors, size: int) -> Case:
+    item = sum(array.nbytes for array in outputs.values()) / size
+    item += sum(array[:1].nbytes for array in case.inputs.values())
+    keep = max(2, int(BUDGET / item))
+    return Case(case.name, {name: a[:keep] for name, a in case.inputs.items()}, case.batches)
+
+
+def _by_item(model: Model, spec: Spec, case: Case, size: int) -> Tensors:
+    """Outputs of every item, run at the smallest batch."""
+    count = rows(case.inputs)
+    parts = [_run(model, spec, batch_of(case.inputs, size, i)) for i in range(0, count, size)]
+    return {name: np.concatenate([part[name] for part in parts])[:count] for name in spec.outputs}
+
+
+def _run(model: Model, spec: Spec, inputs: Tensors) -> Tensors:
+    try:
+        ordered = [inputs[name] for name in spec.inputs]
+        outputs = model.outputs(ordered, spec.export.forward_kwargs)
+    except SourceError:
+        raise
+    except Exception as error:  # the model's own code may raise anything
+        shapes = {name: list(array.shape) for name, array in inputs.items()}
+        message = f"the model fails on inputs of shape {shapes}: {error}"
+        hint = "correct inputs, dynamic_axes or the model"
+        raise SourceError(message, hint=hint, code="source_run") from error
+    if len(outputs) != len(spec.outputs):
+        message = f"the model gives {len(outputs)} outputs, the spec names {len(spec.outputs)}"
+        raise SourceError(message, hint="name all of them in order", code="outputs_differ")
+    return dict(zip(spec.outputs, outputs, strict=True))
+
+
+def write_golden(goldens: Iterable[Golden], folder: Path) -> None:
+    """One ``.npz`` a case, and ``cases.json`` with their names and batches."""
+    folder.mkdir(parents=True, exist_ok=True)
+    index: list[dict[str, object]] = []
+    for number, golden in enumerate(goldens):
+        file = f"case{number}.npz"
+        arrays = {f"inputs/{name}": array for name, array in golden.case.inputs.items()}
+        arrays |= {f"outputs/{name}": array for name, array in golden.outputs.items()}
+        np.savez(folder / file, allow_pickle=False, **arrays)
+        index.append({"file": file, "name": golden.case.name, "batches": golden.case.batches})
+    (folder / "cases.json").write_text(json.dumps(index, indent=1) + "\n", "utf-8")
+
+
+def read_golden(folder: Path) -> Iterator[Golden]:
+    """What ``write_golden`` wrote."""
+    for entry in json.loads((folder / "cases.json").read_text("utf-8")):
+        with np.load(folder / entry["file"], allow_pickle=False) as arrays:
+            inputs = {key[7:]: arrays[key] for key in arrays.files if key.startswith("inputs/")}
+            outputs = {key[8:]: arrays[key] for key in arrays.files if key.startswith("outputs/")}
+        yield Golden(Case(entry["name"], inputs, tuple(entry["batches"])), outputs)

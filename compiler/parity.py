@@ -1,0 +1,76 @@
+"""Parity: the built variant against PyTorch, at every corner of every dynamic axis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from compiler.cases import batch_of
+from compiler.compare import Gap, Tolerance, worst_gap
+from compiler.golden import Golden
+from runtime.predictor import Predictor
+from specs.errors import EngineError, ParityError
+from specs.manifest import ParityCase
+
+__all__ = ["check_parity"]
+
+SHIFTS = (0, 1)
+"""Where a batch starts among the items: each item is answered in two neighbourhoods."""
+
+
+def check_parity(
+    predictor: Predictor,
+    goldens: Iterable[Golden],
+    tolerance: Tolerance,
+    locate: Callable[[Golden], str],
+) -> list[ParityCase]:
+    """Run every golden case at each of its batch sizes, each item among two sets of neighbours.
+
+    Args:
+        predictor: the variant, through the code that runs in production.
+        goldens: the cases with PyTorch's outputs.
+        tolerance: what may differ.
+        locate: names the first node at which the two diverge, or "" where it cannot be found;
+            called on failure alone.
+
+    Raises:
+        ParityError: beyond tolerance; with the worst output, its index and both values.
+    """
+    results: list[ParityCase] = []
+    for golden in goldens:
+        for size in golden.case.batches:
+            gap = _worst(predictor, golden, size, tolerance)
+            where = f"{golden.case.name}, batch {size}"
+            if gap.excess > 1:
+                raise _beyond(gap, where, tolerance, locate(golden))
+            results.append(ParityCase(case=where, max_abs=gap.max_abs, max_excess=gap.excess))
+    return results
+
+
+def _worst(predictor: Predictor, golden: Golden, size: int, tolerance: Tolerance) -> Gap:
+    worst = Gap()
+    for shift in SHIFTS:
+        inputs = batch_of(golden.case.inputs, size, shift)
+        try:
+            found = predictor.predict_batch(inputs)
+        except EngineError as error:
+            shapes = {name: list(array.shape) for name, array in inputs.items()}
+            message = f"the built graph fails on inputs of shape {shapes}: {error.message}"
+            hint = (
+                "the graph declares sizes that it does not take: the forward pass reads a size as "
+                "a number (int(x.shape[0]), a view with fixed sizes); write it with -1 or x.shape"
+            )
+            raise ParityError(message, hint=hint, code="parity_run") from error
+        gap = worst_gap(found, batch_of(golden.outputs, size, shift), tolerance)
+        worst = max(worst, gap, key=lambda each: (each.excess, each.max_abs))
+    return worst
+
+
+def _beyond(gap: Gap, where: str, tolerance: Tolerance, first: str) -> ParityError:
+    message = f"the built variant and PyTorch differ ({where}): {gap}"
+    if not gap.shapes:
+        allowed = f"atol {tolerance.atol:g}, rtol {tolerance.rtol:g}"
+        message += f"; {gap.excess:.3g} times the tolerance ({allowed})"
+    if first:
+        message += f"\n  first divergence: {first}"
+    hint = "look at the first node that differs; raise verify.atol or rtol only if that is right"
+    return ParityError(message, hint=hint)

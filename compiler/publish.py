@@ -1,0 +1,113 @@
+"""Puts an artifact into its place: written beside it, then renamed; never half of one."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+from compiler.cache import cache_folder
+from runtime.artifact import check_files, read_manifest
+from specs.digests import file_sha256, text_sha256
+from specs.errors import ArtifactError
+from specs.manifest import MANIFEST, FileEntry, Manifest
+
+__all__ = ["Files", "file_entries", "publish"]
+
+Files = dict[str, Path]
+"""Files by their path in the artifact."""
+
+
+def file_entries(files: Files) -> dict[str, FileEntry]:
+    """Hash and size of every file."""
+    return {
+        name: FileEntry(sha256=file_sha256(path), bytes=path.stat().st_size)
+        for name, path in sorted(files.items())
+    }
+
+
+def publish(destination: Path, files: Files, manifest: Manifest) -> bool:
+    """Write the artifact to ``destination``; two builds of one place wait for each other.
+
+    Args:
+        destination: the artifact's folder; an artifact or an empty folder there is replaced.
+        files: what it holds besides the manifest.
+        manifest: goes in last, so that a torn folder is no artifact.
+
+    Returns:
+        Whether anything had to be written: False where this very artifact is there already.
+
+    Raises:
+        ArtifactError: something that is no artifact is in the way (``artifact_in_the_way``).
+    """
+    text = manifest.model_dump_json(indent=1, by_alias=True) + "\n"
+    destination = destination.absolute()
+    with _locked(destination):
+        if _is_there(destination, text):
+            return False
+        _refuse_foreign(destination)
+        _write(destination, lambda draft: _fill(draft, files, text))
+    return True
+
+
+@contextmanager
+def _locked(destination: Path) -> Generator[None, None, None]:
+    locks = cache_folder() / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / f"{text_sha256(str(destination))[:32]}.lock"):
+        yield
+
+
+def _is_there(destination: Path, text: str) -> bool:
+    try:
+        if (destination / MANIFEST).read_text("utf-8") != text:
+            return False
+        check_files(destination, read_manifest(destination))
+    except (OSError, UnicodeDecodeError, ArtifactError):
+        return False
+    return True
+
+
+def _refuse_foreign(destination: Path) -> None:
+    if not destination.exists():
+        return
+    folder = destination.is_dir()
+    if folder and ((destination / MANIFEST).exists() or not any(destination.iterdir())):
+        return
+    kind = "a folder that is no artifact" if folder else "a file"
+    message = f"{destination} is {kind}; it is not overwritten"
+    raise ArtifactError(message, hint="name another place with -o", code="artifact_in_the_way")
+
+
+def _write(destination: Path, fill: Callable[[Path], None]) -> None:
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{destination.name}."
+    for orphan in destination.parent.glob(f"{prefix}draft-*"):
+        shutil.rmtree(orphan, ignore_errors=True)  # of a build that was killed; we hold the lock
+    draft = Path(tempfile.mkdtemp(prefix=f"{prefix}draft-", dir=destination.parent))
+    old = draft.with_name(draft.name.replace("draft", "draft-old"))
+    try:
+        draft.chmod(0o755)
+        fill(draft)
+        if destination.exists():
+            destination.rename(old)
+        draft.rename(destination)
+    except BaseException:
+        if old.exists() and not destination.exists():
+            old.rename(destination)
+        raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _fill(draft: Path, files: Files, text: str) -> None:
+    for name, path in files.items():
+        target = draft / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    (draft / MANIFEST).write_text(text, "utf-8")

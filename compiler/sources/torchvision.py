@@ -1,0 +1,49 @@
+"""Loads ``model: {torchvision: NAME}``."""
+
+# pyright: reportUnknownMemberType=false, reportMissingTypeStubs=false
+# torch's functions are typed in part, torchvision's not at all.
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from compiler.sources._base import Model, SourceLoader, seed_of, with_weights
+from compiler.weights import FoundWeights
+from specs.errors import SourceError
+from specs.faults import nearest
+from specs.sources.torchvision import TorchvisionSource
+
+__all__ = ["TorchvisionLoader"]
+
+
+class TorchvisionLoader(SourceLoader):
+    """Builds a model of torchvision without its own download."""
+
+    name: ClassVar[str] = TorchvisionSource.name
+
+    @classmethod
+    def load(cls, source: TorchvisionSource, folder: Path, weights: FoundWeights) -> Model:
+        """Build by name; the weights come from the spec alone."""
+        from torchvision import models
+
+        known = models.list_models()
+        if source.model not in known:
+            message = f"torchvision has no model '{source.model}'"
+            raise SourceError(message, hint=nearest(source.model, known), code="model_unknown")
+        torch.manual_seed(seed_of(weights))
+        kwargs = {"weights": None, **_no_backbone(models, source.model), **source.kwargs}
+        try:
+            module = models.get_model(source.model, **kwargs)
+        except (TypeError, ValueError) as error:
+            message = f"torchvision.models.{source.model} refuses its kwargs: {error}"
+            raise SourceError(message, hint="correct model.torchvision.kwargs") from error
+        return with_weights(module, weights)
+
+
+def _no_backbone(models: Any, name: str) -> dict[str, None]:  # noqa: ANN401 - a module
+    """Keep a detection or segmentation builder from fetching its backbone's weights."""
+    parameters = inspect.signature(models.get_model_builder(name)).parameters
+    return {"weights_backbone": None} if "weights_backbone" in parameters else {}

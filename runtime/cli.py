@@ -1,0 +1,214 @@
+"""``deployc predict`` and ``deployc inspect``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from runtime.answers import encode_png, to_json
+from runtime.artifact import check_files, read_manifest
+from runtime.plot import plot as draw
+from runtime.predictor import load
+from specs.digests import file_sha256
+from specs.errors import DeploycError, InputError
+from specs.manifest import MANIFEST, Manifest, Variant
+from specs.schema import TensorSpec
+
+__all__ = ["inspect", "predict"]
+
+ARTIFACT = click.Path(path_type=Path)
+
+
+@click.command(short_help="Answer files with an artifact.")
+@click.argument("artifact", type=ARTIFACT)
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--variant", help="Which variant; by default the spec's first target.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answers as JSON.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw the answer into this PNG.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the answer's picture or JSON.")
+def predict(  # noqa: PLR0913 - one argument per option
+    artifact: Path,
+    files: tuple[Path, ...],
+    variant: str | None,
+    *,
+    as_json: bool,
+    plot: Path | None,
+    out: Path | None,
+) -> None:
+    """Answer FILES (pictures; .npy, .npz or .json tensors) with ARTIFACT."""
+    if (plot or out) and len(files) > 1:
+        option = "--plot" if plot else "--out"
+        raise click.UsageError(f"{option} takes one answer, there are {len(files)} files")
+    with load(artifact, variant) as predictor:
+        _warn(predictor.manifest)
+        items = [_read(file, predictor.manifest) for file in files]
+        answers = predictor.predict(items)
+    if out is not None:
+        _write(answers[0], out)
+    if plot is not None:
+        draw(items[0], answers[0], plot)
+    _print(files, answers, as_json=as_json)
+
+
+def _read(file: Path, manifest: Manifest) -> Any:  # noqa: ANN401 - an item of any kind
+    try:
+        if file.suffix == ".npz":
+            with np.load(file, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+        if file.suffix == ".npy":
+            return np.load(file, allow_pickle=False)
+        data = file.read_bytes()
+        if manifest.takes == "image":
+            return data
+        return _tensors(json.loads(data), manifest)
+    except (OSError, ValueError) as error:
+        cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        hint = "expected a picture, .npy, .npz or .json with nested lists"
+        raise InputError(f"{file} cannot be read: {cause}", hint=hint) from error
+
+
+def _tensors(value: object, manifest: Manifest) -> object:
+    """Nested lists as arrays of the inputs' dtypes; an object names the inputs."""
+    if isinstance(value, dict):
+        return {
+            name: np.asarray(value[name], manifest.inputs[name].dtype)
+            for name in manifest.inputs.keys() & value.keys()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType, reportUnknownArgumentType]
+        }
+    return np.asarray(value, next(iter(manifest.inputs.values())).dtype)
+
+
+def _write(answer: dict[str, Any], out: Path) -> None:
+    try:
+        if "image" in answer:
+            out.write_bytes(encode_png(answer["image"]))
+        else:
+            out.write_text(json.dumps(to_json(answer), indent=1, ensure_ascii=False), "utf-8")
+    except OSError as error:
+        raise DeploycError(f"{out} cannot be written: {error.strerror}", code="output") from error
+
+
+def _print(files: tuple[Path, ...], answers: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        told = [
+            {"file": str(file), "answer": to_json(answer)}
+            for file, answer in zip(files, answers, strict=True)
+        ]
+        click.echo(json.dumps(told, indent=1, ensure_ascii=False))
+        return
+    for file, answer in zip(files, answers, strict=True):
+        click.echo(f"{file}")
+        for line in _lines(answer):
+            click.echo(f"  {line}")
+
+
+def _lines(answer: dict[str, Any]) -> list[str]:
+    """An answer for a person."""
+    if "classes" in answer:
+        return [_class_line(entry) for entry in answer["classes"]]
+    if "image" in answer:
+        height, width = answer["image"].shape[:2]
+        return [f"a picture of {width} x {height} pixels; --out FILE writes it"]
+    return [f"{name}: {array.tolist()}" for name, array in answer["outputs"].items()]
+
+
+def _class_line(entry: dict[str, Any]) -> str:
+    label = entry.get("label", "")
+    names = " / ".join(label.values()) if isinstance(label, dict) else str(label)
+    score = entry.get("probability", entry.get("score"))
+    number = "" if score is None else f"{score:8.4f}  "
+    return f"{number}{entry['index']:>4}  {names}"
+
+
+@click.command(short_help="Show what an artifact holds.")
+@click.argument("artifact", type=ARTIFACT)
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest and sizes as JSON.")
+def inspect(artifact: Path, *, as_json: bool) -> None:
+    """Show ARTIFACT's manifest: inputs, outputs, graph, variants, proofs, sizes."""
+    manifest = read_manifest(artifact)
+    check_files(artifact, manifest)
+    digest = file_sha256(artifact / MANIFEST)
+    if as_json:
+        data = {"digest": digest, **manifest.model_dump(mode="json", by_alias=True)}
+        click.echo(json.dumps(data, indent=1, ensure_ascii=False))
+        return
+    _show(manifest, digest)
+
+
+def _warn(manifest: Manifest) -> None:
+    for warning in manifest.warnings():
+        click.echo(f"! {warning}", err=True)
+
+
+def _show(manifest: Manifest, digest: str) -> None:
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{manifest.name}  {digest[:12]}  {manifest.description}")
+    for warning in manifest.warnings():
+        console.print(f"! {warning}")
+    console.print(_facts(manifest))
+    console.print(_graph_table(manifest))
+    console.print(_variant_table(manifest))
+    console.print(_file_table(manifest))
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def _facts(manifest: Manifest) -> Table:
+    table = _table("", "", "")
+    table.show_header = False
+    for kind in ("inputs", "outputs"):
+        tensors: dict[str, TensorSpec] = getattr(manifest, kind)
+        for name, tensor in tensors.items():
+            table.add_row(kind[:-1], f"{name}: {tensor.dtype} {list(tensor.shape)}")
+    for name, axis in manifest.axes.items():
+        table.add_row("axis", f"{name}: {axis.min} to {axis.max}, opt {axis.opt}")
+    table.add_row("takes", manifest.takes)
+    table.add_row("answers", manifest.answer)
+    table.add_row("weights", str(manifest.weights))
+    table.add_row("built with", ", ".join(f"{k} {v}" for k, v in manifest.toolchain.items()))
+    return table
+
+
+def _graph_table(manifest: Manifest) -> Table:
+    graph = manifest.graph
+    about = f"opset {graph.opset}, IR {graph.ir_version}, exporter {graph.exporter}"
+    table = _table(f"\ngraph: {about}, {graph.parameters:,} parameters", "op type", "nodes")
+    for op, count in sorted(graph.nodes.items(), key=lambda each: -each[1]):
+        table.add_row(op, str(count))
+    return table
+
+
+def _variant_table(manifest: Manifest) -> Table:
+    columns = ("variant", "engine", "device", "precision", "parity: largest difference", "accuracy")
+    table = _table("\nvariants", *columns)
+    for variant in manifest.variants:
+        engine = ", ".join(variant.details.values())
+        parity = f"{max((case.max_abs for case in variant.parity), default=0.0):.2g}"
+        row = (variant.name, engine, variant.device, variant.precision, parity, _accuracy(variant))
+        table.add_row(*row)
+    return table
+
+
+def _accuracy(variant: Variant) -> str:
+    result = variant.accuracy
+    if result is None:
+        return "not asked"
+    told = f"{result.metric} {result.variant}/{result.count}"
+    return f"{told} (PyTorch {result.reference}/{result.count})"
+
+
+def _file_table(manifest: Manifest) -> Table:
+    table = _table("\nfiles", "file", "bytes", "sha256")
+    for name, entry in manifest.files.items():
+        table.add_row(name, f"{entry.bytes:,}", entry.sha256[:12])
+    return table

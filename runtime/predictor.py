@@ -1,0 +1,150 @@
+"""Answers from an artifact: pre-process, engine, post-process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from runtime.artifact import check_files, choose_variant, read_manifest
+from runtime.engines import EngineSession, get_engine
+from runtime.processing import Processing, load_processing
+from runtime.tensors import Tensors, chunks, group_by_shape, pad, rows, stack, unstack
+from specs.errors import InputError
+from specs.manifest import Manifest, Variant
+
+__all__ = ["Predictor", "load"]
+
+PROCESSING = "processing.py"
+
+
+class Predictor:
+    """One variant of an artifact, loaded.
+
+    ``preprocess`` and ``postprocess`` may be called from any thread, ``run`` from one at a time.
+    """
+
+    def __init__(
+        self, manifest: Manifest, variant: Variant, processing: Processing, session: EngineSession
+    ) -> None:
+        self.manifest = manifest
+        self.variant = variant
+        self._processing = processing
+        self._session = session
+
+    @property
+    def max_batch(self) -> int:
+        """The largest batch that the engine takes at once."""
+        return self.manifest.batch.max
+
+    @property
+    def details(self) -> dict[str, str]:
+        """What the engine says of itself: version, providers."""
+        return self._session.details()
+
+    def preprocess(self, item: Any) -> Tensors:  # noqa: ANN401 - bytes, array or dict of arrays
+        """The graph's inputs for one item, without the batch dimension.
+
+        Args:
+            item: an image file's bytes or an array [height, width, channels]; for plain tensors an
+                array, or arrays by input name.
+
+        Raises:
+            InputError: the item is at fault; its code says how.
+        """
+        return self._processing.preprocess(item)
+
+    def run(self, items: Sequence[Tensors]) -> list[Tensors]:
+        """The graph's outputs for each item, in order, without the batch dimension.
+
+        Any number of items: they are grouped by shape, split at ``max_batch``, and padded where
+        the graph's batch is fixed.
+        """
+        results: list[Tensors] = [{} for _ in items]
+        for group in group_by_shape(items):
+            for part in chunks(len(group), self.max_batch):
+                indices = group[part]
+                outputs = self._run_batch(stack([items[index] for index in indices]))
+                for index, output in zip(indices, unstack(outputs), strict=True):
+                    results[index] = output
+        return results
+
+    def postprocess(self, outputs: Sequence[Tensors]) -> list[dict[str, Any]]:
+        """One answer for each item's outputs, in order; the kinds stand in ``docs/design.md``."""
+        answers: list[dict[str, Any]] = [{} for _ in outputs]
+        for group in group_by_shape(outputs):
+            found = self._processing.postprocess(stack([outputs[index] for index in group]))
+            for index, answer in zip(group, found, strict=True):
+                answers[index] = answer
+        return answers
+
+    def predict(self, items: Sequence[Any]) -> list[dict[str, Any]]:
+        """One answer for each item, in order."""
+        return self.postprocess(self.run([self.preprocess(item) for item in items]))
+
+    def predict_batch(self, inputs: Tensors) -> Tensors:
+        """The graph's outputs for its inputs, both with the batch dimension, of any size."""
+        self._check(inputs)
+        count = rows(inputs)
+        parts = [
+            self._run_batch({name: array[part] for name, array in inputs.items()})
+            for part in chunks(count, self.max_batch)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _run_batch(self, batch: Tensors) -> Tensors:
+        count = rows(batch)
+        outputs = self._session.run(pad(batch, self.manifest.batch.min))
+        return {name: array[:count] for name, array in outputs.items()}
+
+    def _check(self, inputs: Tensors) -> None:
+        expected = self.manifest.inputs
+        if inputs.keys() != expected.keys():
+            message = f"found the inputs {sorted(inputs)}, expected {sorted(expected)}"
+            raise InputError(message, code="wrong_input")
+        for name, tensor in expected.items():
+            found = inputs[name]
+            if str(found.dtype) != tensor.dtype:
+                message = f"input '{name}' is {found.dtype}, expected {tensor.dtype}"
+                raise InputError(message, code="wrong_dtype")
+            if found.ndim != len(tensor.shape) or len(found) != rows(inputs) or not len(found):
+                message = f"input '{name}' has shape {list(found.shape)}, expected {tensor.shape}"
+                raise InputError(message, code="wrong_shape")
+
+    def close(self) -> None:
+        """Give the engine's memory back."""
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def load(path: str | Path, variant: str | None = None) -> Predictor:
+    """Open the artifact in folder ``path``, check its hashes, and load a variant of it.
+
+    Args:
+        path: the artifact's folder.
+        variant: a variant's name; by default the spec's first target.
+
+    Raises:
+        ArtifactError: the artifact is missing, torn, changed, or of another schema version.
+        EngineError: the engine or its device cannot be had here.
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    check_files(folder, manifest)
+    chosen = choose_variant(manifest, variant)
+    processing = load_processing(folder / PROCESSING, manifest.files[PROCESSING].sha256)
+    session = get_engine(chosen.engine).open(folder / chosen.file, chosen.device, chosen.options)
+    return Predictor(manifest, chosen, processing, session)

@@ -1,0 +1,76 @@
+"""Loads an artifact's generated ``processing.py`` and translates its errors."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+from numpy.typing import NDArray
+
+from specs.errors import ArtifactError, InputError
+
+__all__ = ["Processing", "Tensors", "load_processing"]
+
+Tensors = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Processing:
+    """The two functions of a ``processing.py``; safe from any thread."""
+
+    _preprocess: Callable[[Any], Tensors]
+    _postprocess: Callable[[Tensors], list[dict[str, Any]]]
+    _bad_input: type[ValueError]
+
+    def preprocess(self, item: object) -> Tensors:
+        """One item's tensors, without the batch dimension.
+
+        Raises:
+            InputError: the item cannot be taken; ``code`` names how.
+        """
+        try:
+            return self._preprocess(item)
+        except self._bad_input as error:
+            fault = cast("Any", error)  # BadInput is the file's own class, known by contract alone
+            raise InputError(fault.message, hint=fault.hint, code=fault.code) from error
+
+    def postprocess(self, outputs: Tensors) -> list[dict[str, Any]]:
+        """One answer per item of ``outputs``, which have the batch dimension."""
+        return self._postprocess(outputs)
+
+
+def load_processing(path: Path, sha256: str) -> Processing:
+    """Load a generated file whose content is the one that ``sha256`` tells.
+
+    What was hashed is what runs: the text is read once, and neither a cached ``.pyc`` nor
+    ``sys.path`` comes into it.
+
+    Raises:
+        ArtifactError: the file is missing, changed, or cannot be run.
+    """
+    text = _read(path)
+    found = hashlib.sha256(text).hexdigest()
+    if found != sha256:
+        message = f"{path} was changed: its sha256 is {found}, the manifest says {sha256}"
+        raise ArtifactError(message, hint="build the artifact again", code="hash_mismatch")
+    module = ModuleType(f"deployc_processing_{found[:16]}")
+    module.__file__ = str(path)
+    try:
+        exec(compile(text, path, "exec"), vars(module))  # noqa: S102 - the artifact's own code, by hash
+        return Processing(module.preprocess, module.postprocess, module.BadInput)
+    except Exception as error:
+        message = f"{path} cannot be run: {type(error).__name__}: {error}"
+        raise ArtifactError(message, hint="build the artifact again", code="processing") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        message = f"{path} cannot be read: {error.strerror}"
+        hint = "build the artifact again"
+        raise ArtifactError(message, hint=hint, code="file_missing") from error

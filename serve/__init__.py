@@ -1,0 +1,1 @@
+"""Serves artifacts through Ray Serve."""

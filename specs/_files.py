@@ -1,0 +1,89 @@
+"""Whether the files that a spec names are there. Weights may be fetched later."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from specs.faults import Fault, nearest
+from specs.faults import Path as FieldPath
+from specs.ops import Op
+from specs.ops._labels import Labelled
+from specs.schema import Spec
+
+__all__ = ["missing_files"]
+
+LINES_HINT = "a label file has one line per class, in class order"
+
+
+def missing_files(spec: Spec, folder: Path) -> Iterator[Fault]:
+    """A fault per named file that is not below ``folder``, and per glob that matches nothing."""
+    for path, name in _named(spec):
+        if not os.path.isfile(folder / name):  # noqa: PTH113 - Path.is_file raises on long names
+            message = f"there is no file {name!r} in the spec's folder"
+            yield Fault(path, "file_missing", message, _close(folder, name))
+    yield from _short_labels(spec, folder)
+    for index, pattern in enumerate(spec.verify.samples):
+        if not _matches(folder, pattern):
+            message = f"no file matches {pattern!r} in the spec's folder"
+            yield Fault(("verify", "samples", index), "samples_missing", message)
+
+
+def _named(spec: Spec) -> Iterator[tuple[FieldPath, str]]:
+    source = spec.model
+    fields = {value: name for name, value in source if isinstance(value, str)}
+    for file in source.files():
+        yield ("model", source.name, fields.get(file, "")), file
+    for stage, steps in (("preprocess", spec.preprocess), ("postprocess", spec.postprocess)):
+        for index, step in enumerate(steps):
+            for path, file in _labels(step):
+                yield (stage, index, *path), file
+    if spec.verify.accuracy is not None:
+        yield ("verify", "accuracy", "labels"), spec.verify.accuracy.labels
+
+
+def _labels(step: Op) -> Iterator[tuple[FieldPath, str]]:
+    """Label files of a step: one, or one per language."""
+    if isinstance(step, Labelled):
+        for language, file in step.label_files().items():
+            yield (step.name, "labels", *([language] if language else [])), file
+
+
+def _short_labels(spec: Spec, folder: Path) -> Iterator[Fault]:
+    """Files with fewer or more names than there are classes: each would name the wrong ones."""
+    classes = next(iter(spec.outputs.values())).shape[-1]
+    for index, step in enumerate(spec.postprocess):
+        for path, file in _labels(step):
+            count = _lines(folder / file)
+            if count is not None and count != classes:
+                message = f"{file!r} has {count} lines, the output has {classes} classes"
+                yield Fault(("postprocess", index, *path), "labels_count", message, LINES_HINT)
+
+
+def _lines(file: Path) -> int | None:
+    """Number of labels, counted as the generated code does; None for an unreadable file."""
+    try:
+        return len(file.read_bytes().removesuffix(b"\n").split(b"\n"))
+    except (OSError, ValueError):
+        return None
+
+
+def _matches(folder: Path, pattern: str) -> bool:
+    try:
+        # glob joins the folder itself: an absolute pattern stands for itself.
+        found = glob.iglob(pattern, root_dir=folder, recursive=True)  # noqa: PTH207
+        return any(os.path.isfile(folder / name) for name in found)  # noqa: PTH113 - see above
+    except ValueError:  # a NUL in the pattern
+        return False
+
+
+def _close(folder: Path, name: str) -> str:
+    """The nearest name of a file in the folder where the file should be."""
+    try:
+        names = os.listdir((folder / name).parent)  # noqa: PTH208 - names are wanted, not paths
+    except (OSError, ValueError):
+        return "paths are relative to the spec's folder"
+    hint = nearest(Path(name).name, names)
+    return hint if hint.startswith("did you mean") else ""

@@ -1,0 +1,147 @@
+"""``manifest.json``: what an artifact holds, by hash, and what was proven of it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from specs.axes import AxisRange
+from specs.base import Frozen
+from specs.engines import Device, Precision
+from specs.schema import Limits, Serving, TensorSpec
+
+__all__ = [
+    "MANIFEST",
+    "SCHEMA_VERSION",
+    "AccuracyResult",
+    "Answer",
+    "FileEntry",
+    "Graph",
+    "Manifest",
+    "ParityCase",
+    "Variant",
+    "WeightsOrigin",
+]
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+"""Raised when a reader of the version before could misread the manifest."""
+
+Answer = Literal["classes", "image", "tensors"]
+"""What a request is answered with: ranked classes, a picture, or named tensors."""
+
+
+class FileEntry(Frozen):
+    """One file of the artifact."""
+
+    sha256: str
+    bytes: int
+
+
+class WeightsOrigin(Frozen):
+    """Where the weights came from."""
+
+    origin: Literal["url", "path", "random", "source"]
+    """``source``: the model's own file held them."""
+    location: str = ""
+    """The URL, or the file's name."""
+    sha256: str = ""
+    """SHA-256 of the file; "" for random weights."""
+    seed: int | None = None
+    """Seed of random weights."""
+
+    def __str__(self) -> str:
+        if self.origin == "random":
+            return f"RANDOM (seed {self.seed}): the answers mean nothing"
+        return f"{self.origin} {self.location} sha256:{self.sha256[:12]}"
+
+
+class Graph(Frozen):
+    """The portable graph, ``model.onnx``."""
+
+    exporter: str
+    """``dynamo``, ``torchscript``, or ``none`` where the source was an ONNX file."""
+    opset: int
+    ir_version: int
+    nodes: dict[str, int]
+    """Number of nodes by op type."""
+    parameters: int
+    """Number of elements of all initializers."""
+
+
+class ParityCase(Frozen):
+    """Agreement with PyTorch over one set of runs."""
+
+    case: str
+    """``batch 1``, ``batch 32``, ``height=16`` …"""
+    max_abs: float
+    """Largest ``|variant - reference|`` over all outputs and runs."""
+    max_excess: float
+    """Largest ``|variant - reference| / (atol + rtol * |reference|)``; above 1 fails."""
+
+
+class AccuracyResult(Frozen):
+    """Accuracy over the labelled samples, as right answers out of ``count``."""
+
+    metric: str
+    count: int
+    reference: int
+    """Right answers of PyTorch."""
+    variant: int
+    """Right answers of the variant."""
+
+    @property
+    def drop(self) -> float:
+        """How much lower the variant's share is; negative where it is higher."""
+        return (self.reference - self.variant) / self.count
+
+
+class Variant(Frozen):
+    """A target, as built."""
+
+    name: str
+    """Its folder under ``variants/``."""
+    engine: str
+    device: Device
+    precision: Precision
+    options: dict[str, Any] = Field(default_factory=dict)
+    file: str
+    """The file that the engine loads, relative to the artifact."""
+    details: dict[str, str] = Field(default_factory=dict)
+    """What the engine says of itself: version, providers."""
+    parity: tuple[ParityCase, ...] = ()
+    accuracy: AccuracyResult | None = None
+
+
+class Manifest(Frozen):
+    """The whole manifest."""
+
+    schema_version: int
+    name: str
+    description: str = ""
+    spec_sha256: str
+    """Digest of the resolved spec, ``spec.yaml`` in the artifact."""
+    toolchain: dict[str, str]
+    """Versions of what built it: python, torch, onnx, onnxruntime, numpy, pillow, deployc."""
+    files: dict[str, FileEntry]
+    """Every file of the artifact but the manifest, by its path in it."""
+    inputs: dict[str, TensorSpec]
+    outputs: dict[str, TensorSpec]
+    axes: dict[str, AxisRange]
+    """Range of every dynamic axis."""
+    batch: AxisRange
+    """Sizes of a batch that the graph takes; min = max where it is fixed."""
+    takes: Literal["image", "tensors"]
+    """What an item of a request is: an image file, or the model's inputs."""
+    answer: Answer
+    weights: WeightsOrigin
+    graph: Graph
+    variants: tuple[Variant, ...]
+    """In the spec's order: the first is the preferred one."""
+    limits: Limits
+    serving: Serving
+
+    def warnings(self) -> tuple[str, ...]:
+        """What a person who sees this artifact must be told."""
+        return (f"weights are {self.weights}",) if self.weights.origin == "random" else ()

@@ -1,0 +1,12 @@
+"""The op library: one module per processing op, found by its place in this package."""
+
+from __future__ import annotations
+
+import specs.ops as _package
+from specs.ops._base import Emitted, Op, Stage
+from specs.plugins import members
+
+__all__ = ["OPS", "Emitted", "Op", "Stage"]
+
+OPS: tuple[type[Op], ...] = tuple(members(_package, Op))
+"""Every op, by module name."""

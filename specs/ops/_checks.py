@@ -1,0 +1,56 @@
+"""Refusals that several ops share."""
+
+from __future__ import annotations
+
+from specs.values import Dim, FlowError, Value, show_shape
+
+__all__ = ["FLOATS", "need_classes", "need_float_tensor", "need_image", "need_values"]
+
+FLOATS = ("float16", "float32", "float64")
+
+
+def need_values(op: str, value: Value) -> None:
+    """``value`` is an array: an image or a tensor."""
+    if value.kind not in ("image", "tensor"):
+        raise FlowError(f"{op} takes an image or a tensor, found {value}", _before(op, value))
+
+
+def need_image(op: str, value: Value) -> tuple[Dim, Dim, int]:
+    """Height, width and channels of a ``value`` that is an image [height, width, channels]."""
+    if value.kind != "image":
+        message = f"{op} takes an image [height, width, channels], found {value}"
+        raise FlowError(message, "put - decode_image: RGB first")
+    if value.layout != "HWC":
+        message = f"{op} takes an image [height, width, channels], found layout {value.layout}"
+        raise FlowError(message, f"put {op} before - layout: {value.layout}")
+    height, width, channels = value.shape
+    assert isinstance(channels, int)  # noqa: S101 - decode_image fixes it, no op frees it
+    return height, width, channels
+
+
+def need_float_tensor(op: str, value: Value) -> None:
+    """``value`` is a floating point tensor."""
+    if value.kind != "tensor":
+        raise FlowError(f"{op} takes a tensor, found {value}", _before(op, value))
+    if value.dtype not in FLOATS:
+        message = f"{op} takes a floating point tensor, found {value.dtype}"
+        raise FlowError(message, f"put - cast: float32 before {op}")
+
+
+def need_classes(op: str, value: Value) -> Dim:
+    """Number of classes of a ``value`` [batch, classes]."""
+    if value.kind != "tensor":
+        raise FlowError(f"{op} takes a tensor [batch, classes], found {value}", _before(op, value))
+    if len(value.shape) != 2:  # noqa: PLR2004 - batch and classes
+        message = f"{op} takes a tensor [batch, classes], found shape {show_shape(value.shape)}"
+        raise FlowError(message, f"give {op} an output with one number per class")
+    return value.shape[1]
+
+
+def _before(op: str, value: Value) -> str:
+    hints = {
+        "encoded": "put - decode_image: RGB first",
+        "classes": f"put {op} before the step that ranks the classes",
+        "answer_image": f"put {op} before - to_image",
+    }
+    return hints.get(value.kind, "")

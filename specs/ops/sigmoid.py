@@ -1,0 +1,39 @@
+"""``sigmoid``: scores to probabilities, each on its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from specs.ops._base import Emitted, Op, Stage
+from specs.ops._checks import need_float_tensor
+from specs.values import Value
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Sigmoid"]
+
+
+class Sigmoid(Op):
+    """Turn every score into a probability of its own; float16 is computed in float32."""
+
+    name: ClassVar[str] = "sigmoid"
+    stages: ClassVar[frozenset[Stage]] = frozenset({"postprocess"})
+
+    def flow(self, value: Value) -> Value:
+        need_float_tensor("sigmoid", value)
+        dtype = "float64" if value.dtype == "float64" else "float32"
+        return value.but(dtype=dtype, low=0.0, high=1.0)
+
+    def emit(self, value: Value) -> Emitted:
+        del value
+        comment = "Turn every score into a probability."
+        return Emitted("sigmoid({x})", comment, (sigmoid,))
+
+
+def sigmoid(x: NDArray[Any]) -> NDArray[Any]:
+    """1 / (1 + exp(-x)), in the form that cannot overflow."""
+    x = x.astype(np.promote_types(x.dtype, np.float32))
+    return np.exp(-np.logaddexp(0, -x))

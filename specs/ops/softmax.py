@@ -1,0 +1,48 @@
+"""``softmax``: scores to probabilities that add up to 1."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from specs.ops._base import Emitted, Op, Stage
+from specs.ops._checks import need_float_tensor
+from specs.values import FlowError, Value, show_shape
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Softmax"]
+
+
+class Softmax(Op):
+    """Turn scores into probabilities; float16 is computed in float32."""
+
+    name: ClassVar[str] = "softmax"
+    shorthand: ClassVar[str] = "axis"
+    stages: ClassVar[frozenset[Stage]] = frozenset({"postprocess"})
+
+    axis: int = -1
+    """The axis that adds up to 1, counted with the batch, which is axis 0."""
+
+    def flow(self, value: Value) -> Value:
+        need_float_tensor("softmax", value)
+        rank = len(value.shape)
+        if not -rank <= self.axis < rank or self.axis % rank == 0:
+            message = f"softmax has axis {self.axis}, the tensor is {show_shape(value.shape)}"
+            raise FlowError(message, "axis 0 is the batch; use axis: -1 for the last one")
+        dtype = "float64" if value.dtype == "float64" else "float32"
+        return value.but(dtype=dtype, low=0.0, high=1.0)
+
+    def emit(self, value: Value) -> Emitted:
+        del value
+        comment = "Turn scores into probabilities."
+        return Emitted(f"softmax({{x}}, {self.axis})", comment, (softmax,))
+
+
+def softmax(x: NDArray[Any], axis: int) -> NDArray[Any]:
+    """exp(x) / sum(exp(x)) along ``axis``, shifted so that nothing overflows."""
+    x = x.astype(np.promote_types(x.dtype, np.float32))
+    powers = np.exp(x - x.max(axis=axis, keepdims=True))
+    return powers / powers.sum(axis=axis, keepdims=True)

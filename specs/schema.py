@@ -1,0 +1,299 @@
+"""The language: one pydantic model per part of a spec."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+from pydantic import Field, model_validator
+
+from specs import checks
+from specs.axes import AxisRange, name_axes
+from specs.base import Frozen, Plain, one_key_union
+from specs.engines import Device, Precision
+from specs.faults import raise_faults
+from specs.ops import OPS, Op
+from specs.sources import SOURCES, Exporter, Source
+from specs.values import Dim
+
+__all__ = [
+    "Accuracy",
+    "Dtype",
+    "Export",
+    "Limits",
+    "Replicas",
+    "Serving",
+    "Slo",
+    "Spec",
+    "StateDict",
+    "Target",
+    "TensorSpec",
+    "Verify",
+    "Weights",
+]
+
+if TYPE_CHECKING:
+    AnySource = Source
+    AnyOp = Op
+else:
+    AnySource = one_key_union(SOURCES)
+    AnyOp = one_key_union(OPS)
+
+Dtype = Literal["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+DimName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Size = Annotated[int, Field(ge=1, strict=True)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Rename(Frozen):
+    """One rewriting of checkpoint keys, as ``re.sub(from, to, key)``."""
+
+    from_: str = Field(alias="from", min_length=1)
+    """A regular expression."""
+    to: str = ""
+    """What replaces it."""
+
+
+class StateDict(Frozen):
+    """How to find and name the tensors in a foreign checkpoint."""
+
+    key: str = ""
+    """The key that holds the state dict, with dots for deeper ones; "" for the file itself."""
+    rename: tuple[Rename, ...] = ()
+    """Rewritings of the tensors' keys, applied one after the other."""
+    strict: bool = True
+    """Whether a missing or unexpected key fails the build; a wrong shape always does."""
+
+
+class RandomWeights(Frozen):
+    """Weights drawn at random, for trying a spec out. Every print of the artifact says so."""
+
+    seed: int = 0
+    """Seed of torch's generator."""
+
+
+class Weights(Frozen):
+    """Where the weights come from: exactly one of ``url``, ``path`` and ``random``."""
+
+    url: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    """An http or https address; needs ``sha256``."""
+    sha256: Sha256 | None = None
+    """The file's SHA-256 in 64 lower-case hex digits; checked for ``path`` too."""
+    path: str | None = None
+    """A file relative to the spec: a PyTorch checkpoint or ``.safetensors``."""
+    random: RandomWeights | None = None
+    """Random weights from a seed."""
+    state_dict: StateDict = StateDict()
+    """How to adapt a foreign checkpoint."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Weights:
+        raise_faults(checks.weights(self))
+        return self
+
+
+class TensorSpec(Frozen):
+    """One input or output of the graph."""
+
+    shape: tuple[Size | DimName, ...] = Field(min_length=1)
+    """Sizes and names of dynamic axes; the first one is the batch."""
+    dtype: Dtype = "float32"
+    """Element type."""
+
+
+class Export(Frozen):
+    """How torch writes the ONNX graph. Options left out have torch's own defaults."""
+
+    exporter: Exporter = "dynamo"
+    """Which of torch's two exporters."""
+    opset: int = Field(default=18, ge=7, le=26)
+    """ONNX operator set version of the graph: 18 to 26 for dynamo, 9 to 20 for torchscript."""
+    ir_version: int | None = Field(default=None, ge=3, le=13)
+    """ONNX IR version of the file; by default the one that the exporter writes."""
+    forward_kwargs: dict[str, Plain] = Field(default_factory=dict)
+    """Constant keyword arguments of the model's forward (``kwargs``)."""
+    keep_initializers_as_inputs: bool = False
+    """List the weights among the graph's inputs, too."""
+    export_params: bool = True
+    """Must be true: a graph without its weights can be neither run nor proven."""
+    verbose: bool | None = None
+    """Let torch print what it does."""
+    optimize: bool | None = None
+    """dynamo: run onnxscript's optimiser over the graph."""
+    external_data: bool | None = None
+    """dynamo: put the weights beside the graph; by default only above 1.5 GB."""
+    custom_translations: str | None = None
+    """dynamo: ``file.py:NAME`` of a dict for ``custom_translation_table``."""
+    report: bool | None = None
+    """dynamo: write a report of the export into the build's log folder."""
+    verify: bool | None = None
+    """dynamo: let torch compare the outputs as well; it only warns, parity decides."""
+    profile: bool | None = None
+    """dynamo: write a profile of the export into the build's log folder."""
+    dump_exported_program: bool | None = None
+    """dynamo: write the ``ExportedProgram`` into the build's log folder."""
+    do_constant_folding: bool | None = None
+    """torchscript: fold constants."""
+    training: Literal["eval", "preserve", "train"] | None = None
+    """torchscript: the module's mode while it is exported."""
+    operator_export_type: (
+        Literal["onnx", "onnx_aten", "onnx_aten_fallback", "onnx_fallthrough"] | None
+    ) = None
+    """torchscript: what becomes of operators without an ONNX form."""
+    custom_opsets: dict[str, int] | None = None
+    """torchscript: versions of custom operator domains."""
+    export_modules_as_functions: bool | None = None
+    """torchscript: keep ``nn.Module`` classes as ONNX local functions."""
+    autograd_inlining: bool | None = None
+    """torchscript: inline autograd functions."""
+
+
+class Target(Frozen):
+    """One engine, device and precision to build for."""
+
+    engine: str
+    """The engine's name."""
+    device: Device = "cpu"
+    """Where it runs."""
+    precision: Precision = "fp32"
+    """The type it computes in."""
+    options: dict[str, Plain] = Field(default_factory=dict)
+    """The engine's own options."""
+
+    @property
+    def variant(self) -> str:
+        """The folder name of the built target: ``onnxruntime-cpu-fp32``."""
+        return f"{self.engine}-{self.device}-{self.precision}"
+
+
+class Accuracy(Frozen):
+    """Accuracy over labelled samples, of PyTorch and of every variant."""
+
+    labels: str
+    """A CSV file with the columns ``file`` (relative to it) and ``class_index``."""
+    metric: Literal["top1", "top5"] = "top1"
+    """What is counted."""
+    max_drop: float = Field(default=0.0, ge=0.0, le=1.0)
+    """How much lower the variant's share may be than PyTorch's."""
+
+
+class Verify(Frozen):
+    """What the build proves, and how closely."""
+
+    samples: tuple[str, ...] = ()
+    """Files or globs relative to the spec; without any, seeded random tensors are used."""
+    atol: float = Field(default=1e-3, ge=0.0)
+    """Absolute tolerance of parity: ``|a - b| <= atol + rtol * |b|``."""
+    rtol: float = Field(default=1e-3, ge=0.0)
+    """Relative tolerance of parity."""
+    seed: int = 0
+    """Seed of the random tensors."""
+    accuracy: Accuracy | None = None
+    """The accuracy budget."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_sample(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        mapping = cast("dict[str, object]", value)
+        samples = mapping.get("samples")
+        return {**mapping, "samples": (samples,)} if isinstance(samples, str) else mapping
+
+
+class Slo(Frozen):
+    """The service level that serving keeps."""
+
+    p99_ms: float = Field(gt=0)
+    """99 % of answers within this many milliseconds."""
+
+
+class Replicas(Frozen):
+    """Bounds of Ray Serve's autoscaling."""
+
+    min: int = Field(default=1, ge=0)
+    max: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Replicas:
+        raise_faults(checks.replicas(self))
+        return self
+
+
+class Serving(Frozen):
+    """How Ray Serve runs the artifact, unless ``deploy.yaml`` says otherwise."""
+
+    slo: Slo | None = None
+    """The service level objective."""
+    replicas: Replicas = Replicas()
+    """How many replicas."""
+    gpus: float | None = Field(default=None, ge=0)
+    """GPUs per replica; by default 1 for a cuda target and 0 otherwise."""
+
+
+class Limits(Frozen):
+    """What one request's item may be, checked before it is decoded."""
+
+    bytes: int = Field(default=20_000_000, ge=1)
+    """Size of an encoded item."""
+    pixels: int = Field(default=50_000_000, ge=1)
+    """Width times height that an image declares."""
+
+
+Labels = str | dict[Annotated[str, Field(pattern=r"^[a-z]{2,3}([_-][A-Za-z0-9]+)*$")], str]
+
+
+class Spec(Frozen):
+    """A whole spec. ``specs.load_spec`` reads one from a file, with places for its errors."""
+
+    version: Literal[1]
+    """Version of the language."""
+    name: Name
+    """The model's name: the artifact's folder and the name it is served under."""
+    description: str = ""
+    """What the model is, for people."""
+    model: AnySource
+    """Where the model comes from."""
+    weights: Weights | None = None
+    """Where its weights come from; left out where the source holds them."""
+    inputs: dict[DimName, TensorSpec] = Field(min_length=1)
+    """The graph's inputs by name, in the order of the model's arguments."""
+    outputs: dict[DimName, TensorSpec] = Field(min_length=1)
+    """The graph's outputs by name, in the model's order."""
+    dynamic_axes: dict[DimName, AxisRange] = Field(default_factory=dict)
+    """The range of every named dimension; torch's own notation is accepted, too."""
+    export: Export = Export()
+    """How the graph is written."""
+    preprocess: tuple[AnyOp, ...] = ()
+    """Steps from a request's item to the model's input; none for plain tensors."""
+    postprocess: tuple[AnyOp, ...] = ()
+    """Steps from the model's outputs to the answer; none for plain tensors."""
+    targets: tuple[Target, ...] = (Target(engine="onnxruntime"),)
+    """What to build, the preferred one first."""
+    verify: Verify = Verify()
+    """What to prove."""
+    serving: Serving = Serving()
+    """How to serve."""
+    limits: Limits = Limits()
+    """Bounds of a request's item."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_axes(cls, value: object) -> object:
+        return name_axes(cast("dict[str, Any]", value)) if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Spec:
+        raise_faults(checks.spec(self))
+        return self
+
+    @property
+    def batch(self) -> AxisRange:
+        """Range of the batch, the first dimension of every input; min = max where it is fixed."""
+        return self.axis(next(iter(self.inputs.values())).shape[0])
+
+    def axis(self, dim: Dim) -> AxisRange:
+        """Range of a dimension; a size stands for itself alone."""
+        if isinstance(dim, int):
+            return AxisRange(min=dim, opt=dim, max=dim)
+        return self.dynamic_axes[dim]
