@@ -114,6 +114,17 @@ def _write(response: requests.Response, part: Path, start: int, reporter: Report
 
 
 def _unreachable(url: str, error: Exception) -> WeightsError:
-    cause = type(error).__name__ if isinstance(error, requests.ConnectionError) else str(error)
-    message = f"cannot download {url} ({cause})"
+    message = f"cannot download {url} ({_cause(error)})"
     return WeightsError(message, hint=WAYS_OUT, code="weights_unreachable")
+
+
+def _cause(error: Exception) -> str:
+    """One short reason out of the layers that requests and urllib3 wrap it in."""
+    text = str(error)
+    known = {
+        "NameResolutionError": "its host name cannot be resolved",
+        "Connection refused": "the connection was refused",
+        "timed out": "no answer in time",
+    }
+    short = next((told for sign, told in known.items() if sign in text), "")
+    return short or (type(error).__name__ if isinstance(error, requests.ConnectionError) else text)

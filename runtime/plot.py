@@ -154,7 +154,7 @@ def _resized(picture: Image.Image, factor: float) -> Image.Image:
 
 
 def _share(entry: dict[str, Any], shown: list[dict[str, Any]]) -> float:
-    """Length of the bar from 0 to 1: the probability, or the score between 0 and the best."""
+    """Length of the bar from 0 to 1: the probability, or the score between 0 and the best; 0 without either."""
     if "probability" in entry:
         share = float(entry["probability"])
     elif "score" in entry:
@@ -162,7 +162,7 @@ def _share(entry: dict[str, Any], shown: list[dict[str, Any]]) -> float:
         floor = min(0.0, *scores)
         share = (float(entry["score"]) - floor) / ((max(scores) - floor) or 1)
     else:
-        share = 1.0
+        share = 0.0
     return min(max(share, 0.0), 1.0) if np.isfinite(share) else 0.0
 
 

@@ -134,11 +134,10 @@ class Batcher(Generic[In, Out]):
     def _leave(self, entries: list[_Waiting[In, Out]]) -> None:
         """Forget what the caller no longer waits for: it went away, or one item failed."""
         for entry in entries:
-            if not entry.future.done():
-                entry.future.cancel()
+            if entry.future.cancel() or entry.future.cancelled():
                 if entry in self._queue:
                     self._queue.remove(entry)
-            elif not entry.future.cancelled():
+            else:
                 entry.future.exception()  # read, so that asyncio does not report it as lost
 
     def _wake(self) -> None:

@@ -116,7 +116,7 @@ def _read_npy(body: bytes) -> Array:
     stream = BytesIO(body)
     try:
         shape, fortran, dtype = _npy_header(stream)
-    except (ValueError, SyntaxError, EOFError, TypeError) as error:
+    except Exception as error:  # numpy evaluates the header with the tokenizer, which raises much
         raise InputError(f"the body is not a .npy file: {error}", code="bad_npy") from error
     if dtype.hasobject or dtype.kind not in "biuf":
         hint = "save numbers: bool, int, uint or float"

@@ -36,6 +36,9 @@ def _named(spec: Spec) -> Iterator[tuple[FieldPath, str]]:
     fields = {value: name for name, value in source if isinstance(value, str)}
     for file in source.files():
         yield ("model", source.name, fields.get(file, "")), file
+    if spec.export.custom_translations:
+        file, _, _ = spec.export.custom_translations.rpartition(":")
+        yield ("export", "custom_translations"), file
     for stage, steps in (("preprocess", spec.preprocess), ("postprocess", spec.postprocess)):
         for index, step in enumerate(steps):
             for path, file in _labels(step):

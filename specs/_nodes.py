@@ -42,10 +42,10 @@ _CORE: tuple[tuple[re.Pattern[str], Callable[[str], object]], ...] = (
     (re.compile(r"|~|null|Null|NULL"), lambda _: None),
     (re.compile(r"true|True|TRUE"), lambda _: True),
     (re.compile(r"false|False|FALSE"), lambda _: False),
-    # Numbers longer than this are text: int() would take quadratic time, and no field takes them.
+    # Longer ones become floats: int() takes quadratic time, and refuses 4,300 digits.
     (re.compile(r"[-+]?[0-9]{1,64}"), int),
-    (re.compile(r"0o[0-7]{1,64}"), lambda text: int(text[2:], 8)),
-    (re.compile(r"0x[0-9a-fA-F]{1,64}"), lambda text: int(text[2:], 16)),
+    (re.compile(r"0o[0-7]{1,64}"), lambda text: int(text, 0)),
+    (re.compile(r"0x[0-9a-fA-F]{1,64}"), lambda text: int(text, 0)),
     (re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"), float),
     (re.compile(r"[-+]?\.(inf|Inf|INF)"), lambda text: float(text.replace(".", ""))),
     (re.compile(r"\.(nan|NaN|NAN)"), lambda _: float("nan")),
@@ -137,7 +137,7 @@ class _Composer:
 
     def _content(self, event: Any, place: Place, depth: int) -> Node:  # noqa: ANN401 - see above
         if isinstance(event, yaml.ScalarEvent):
-            plain = cast("tuple[bool, bool]", event.implicit)[0]
+            plain = event.implicit[0]
             return Node(place, _scalar(event.value) if plain else event.value)
         if isinstance(event, yaml.SequenceStartEvent):
             return Node(place, items=[self._node(child, depth + 1) for child in self._children()])

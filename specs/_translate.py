@@ -25,7 +25,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -71,6 +71,7 @@ _FORMS = {
     "^https?://": "an address that starts with https:// or http://",
     "^[A-Za-z_][A-Za-z0-9_]*$": "a name of letters, digits and _ that starts with no digit",
     "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$": "1 to 64 letters, digits, _, . and -",
+    r"^.+\.py:[A-Za-z_][A-Za-z0-9_]*$": "file.py:NAME",
     "^[a-z]{2,3}([_-][A-Za-z0-9]+)*$": "a language code such as en or zh",
 }
 """Patterns of the language in words."""
@@ -129,7 +130,7 @@ def _inner(value: object, part: str | int) -> tuple[object] | None:
 
 
 def _without_echoes(errors: list[_Located]) -> list[_Located]:
-    """pydantic calls a list too short where all of its items are at fault: say only the latter."""
+    """Leave out that a list is too short where pydantic counts only the items without fault."""
     locs = [error.detail["loc"] for error in errors]
     return [
         error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -14,9 +15,9 @@ from specs.faults import Fault, Path, nearest
 from specs.flow import check_postprocess, check_preprocess
 
 if TYPE_CHECKING:
-    from specs.schema import Export, Replicas, Spec, Target, Weights
+    from specs.schema import Export, Rename, Replicas, Spec, Target, Weights
 
-__all__ = ["replicas", "spec", "weights"]
+__all__ = ["rename", "replicas", "spec", "weights"]
 
 ONLY_DYNAMO = (
     "custom_translations",
@@ -52,6 +53,15 @@ def weights(value: Weights) -> Iterator[Fault]:
         yield Fault((), "sha256_missing", "weights from a url need sha256", hint)
     if value.random and value.sha256:
         yield Fault(("sha256",), "sha256_unused", "random weights have no sha256", "remove it")
+
+
+def rename(value: Rename) -> Iterator[Fault]:
+    """``from`` is a regular expression, and ``to`` fits its groups."""
+    try:
+        # Fails for a group that `from` does not have, though nothing is replaced.
+        re.sub(value.from_, value.to, "")
+    except (re.error, IndexError, RecursionError, OverflowError) as error:
+        yield Fault(("from",), "regex", f"no rewriting for re.sub: {error}")
 
 
 def replicas(value: Replicas) -> Iterator[Fault]:

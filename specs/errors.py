@@ -108,10 +108,19 @@ class SpecError(DeploycError):
         super().__init__(message, hint=hint, code=code)
         self.problems = problems
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_spec, (type(self), self.message, self.hint, self.code, self.problems)
+
     @classmethod
     def of(cls, *problems: Problem) -> SpecError:
         """Raise-ready error whose text is the problems, one after the other."""
         return cls("\n".join(str(problem) for problem in problems), problems=problems)
+
+
+def _rebuild_spec(
+    kind: type[SpecError], message: str, hint: str, code: str, problems: tuple[Problem, ...]
+) -> SpecError:
+    return kind(message, hint=hint, code=code, problems=problems)
 
 
 class WeightsError(DeploycError):

@@ -38,9 +38,12 @@ _TORCH_AXES: tuple[dict[str, Any], ...] = (
 def json_schema() -> dict[str, Any]:
     """The schema, with the engines of this installation."""
     engines = engine_languages()
-    models: list[tuple[type[BaseModel], JsonSchemaMode]] = [(Spec, "validation")]
-    models += [(engine.Options, "validation") for engine in engines.values()]
-    references, whole = models_json_schema(models, ref_template="#/$defs/{model}")
+    mode: JsonSchemaMode = "validation"
+    models: list[type[BaseModel]] = [Spec, *(engine.Options for engine in engines.values())]
+    # Engines without options share one model, which may be asked for once.
+    asked: list[tuple[type[BaseModel], JsonSchemaMode]]
+    asked = [(model, mode) for model in dict.fromkeys(models)]
+    references, whole = models_json_schema(asked, ref_template="#/$defs/{model}")
     definitions: dict[str, Any] = whole["$defs"]
     spec = definitions.pop("Spec")
     _accept_shorter_forms(spec, definitions)
@@ -48,10 +51,7 @@ def json_schema() -> dict[str, Any]:
     _to_draft_7(spec)
     _add_engines(
         definitions["Target"],
-        {
-            name: (engine, references[engine.Options, "validation"])
-            for name, engine in engines.items()
-        },
+        {name: (engine, references[engine.Options, mode]) for name, engine in engines.items()},
     )
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from specs import checks
 from specs.axes import AxisRange, name_axes
@@ -40,8 +40,10 @@ else:
 
 Dtype = Literal["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+PYTHON_NAME = r"^.+\.py:[A-Za-z_][A-Za-z0-9_]*$"
 DimName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Size = Annotated[int, Field(ge=1, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -51,7 +53,12 @@ class Rename(Frozen):
     from_: str = Field(alias="from", min_length=1)
     """A regular expression."""
     to: str = ""
-    """What replaces it."""
+    r"""What replaces it; ``\1`` stands for the first group."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Rename:
+        raise_faults(checks.rename(self))
+        return self
 
 
 class StateDict(Frozen):
@@ -68,7 +75,7 @@ class StateDict(Frozen):
 class RandomWeights(Frozen):
     """Weights drawn at random, for trying a spec out. Every print of the artifact says so."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Seed of torch's generator."""
 
 
@@ -122,7 +129,7 @@ class Export(Frozen):
     """dynamo: run onnxscript's optimiser over the graph."""
     external_data: bool | None = None
     """dynamo: put the weights beside the graph; by default only above 1.5 GB."""
-    custom_translations: str | None = None
+    custom_translations: Annotated[str, Field(pattern=PYTHON_NAME)] | None = None
     """dynamo: ``file.py:NAME`` of a dict for ``custom_translation_table``."""
     report: bool | None = None
     """dynamo: write a report of the export into the build's log folder."""
@@ -186,7 +193,7 @@ class Verify(Frozen):
     """Absolute tolerance of parity: ``|a - b| <= atol + rtol * |b|``."""
     rtol: float = Field(default=1e-3, ge=0.0)
     """Relative tolerance of parity."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the random tensors."""
     accuracy: Accuracy | None = None
     """The accuracy budget."""
@@ -212,7 +219,9 @@ class Replicas(Frozen):
     """Bounds of Ray Serve's autoscaling."""
 
     min: int = Field(default=1, ge=0)
+    """At least so many; 0 stops the model while nobody asks."""
     max: int = Field(default=1, ge=1)
+    """At most so many."""
 
     @model_validator(mode="after")
     def _check(self) -> Replicas:
@@ -238,9 +247,6 @@ class Limits(Frozen):
     """Size of an encoded item."""
     pixels: int = Field(default=50_000_000, ge=1)
     """Width times height that an image declares."""
-
-
-Labels = str | dict[Annotated[str, Field(pattern=r"^[a-z]{2,3}([_-][A-Za-z0-9]+)*$")], str]
 
 
 class Spec(Frozen):
@@ -276,6 +282,14 @@ class Spec(Frozen):
     """How to serve."""
     limits: Limits = Limits()
     """Bounds of a request's item."""
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _whole(cls, value: Any) -> Any:  # noqa: ANN401 - pydantic's raw input
+        # Literal compares with ==, and 1 == True == 1.0.
+        if value == 1 and type(value) is not int:
+            raise ValueError(f"found {str(value).lower()}, expected the number 1")
+        return value
 
     @model_validator(mode="before")
     @classmethod

@@ -1,0 +1,144 @@
+"""``deploy.yaml``: read, checked key by key, and resolved for Ray Serve.
+
+Ray ignores keys that it does not know, so that a misspelt one changes nothing and nobody is told.
+The keys are Ray's own, taken from its schemas.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import BaseModel, ValidationError
+
+from serve.args import AppArgs, model_inside
+from serve.artifacts import check_digest, open_artifact
+from serve.yamlfile import YamlFile, YamlFileError, read_yaml
+from specs.errors import ArtifactError, Problem, ServeError
+from specs.faults import Path as FieldPath
+from specs.faults import nearest
+
+__all__ = ["check", "http_address", "read", "resolve"]
+
+BUILDERS = {"serve.app:build", "serve.app.build"}
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 8000
+
+
+def read(path: Path) -> YamlFile:
+    """The config in the file at ``path``, its keys unchecked. Raises ServeError."""
+    try:
+        return read_yaml(path)
+    except YamlFileError as error:
+        hint = "a Serve config: `deployc serve [deploy.yaml]`" if not path.exists() else ""
+        raise ServeError(str(error), hint=hint, code="serve_config") from error
+
+
+def http_address(config: YamlFile) -> tuple[str, int]:
+    """Host and port that the config asks for. Without a host: loopback, where Ray has 0.0.0.0."""
+    options = config.data.get("http_options")
+    values = cast("dict[str, Any]", options) if isinstance(options, dict) else {}
+    return values.get("host", DEFAULT_HOST), values.get("port", DEFAULT_PORT)
+
+
+def check(config: YamlFile) -> None:
+    """Compare every key and value with Ray's schemas and with our builder's arguments.
+
+    Imports Ray, so that the environment must be set before.
+
+    Raises:
+        ServeError: with every problem, its line, and the nearest known name.
+    """
+    from ray.serve.schema import ServeDeploySchema
+
+    problems = [*_unknown(config, config.data, ServeDeploySchema, ()), *_unknown_args(config)]
+    if not problems:
+        problems = [*_invalid(config, ServeDeploySchema, (), config.data), *_invalid_args(config)]
+    if problems:
+        text = "\n".join(map(str, problems))
+        raise ServeError(text, code="serve_config")
+
+
+def resolve(config: YamlFile) -> dict[str, Any]:
+    """The config with absolute artifact paths and the digest of each artifact's manifest.
+
+    Paths are relative to the config's folder. With the digest in ``args`` a rebuilt artifact is
+    a change that Ray deploys; without, the same YAML means that nothing is done.
+    """
+    data = copy.deepcopy(config.data)
+    for _, app in _our_apps(data):
+        for model in app["args"]["models"]:
+            folder = (config.path.parent / model["artifact"]).resolve()
+            digest = _digest(folder, config.path.parent)
+            if model.get("digest"):
+                check_digest(folder, model["digest"])
+            model.update(artifact=str(folder), digest=digest)
+    return data
+
+
+def _digest(folder: Path, root: Path) -> str:
+    try:
+        return open_artifact(folder)[1]
+    except ArtifactError as error:
+        spec = root / "specs" / f"{folder.name}.yaml"
+        if error.code != "artifact_missing" or not spec.exists():
+            raise
+        hint = f"run `deployc build {spec.relative_to(root)}`"
+        raise ServeError(error.message, hint=hint, code=error.code) from error
+
+
+def _our_apps(data: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The applications that ``serve.app:build`` makes, with their numbers."""
+    apps: Any = data.get("applications")
+    for number, app in enumerate(cast("list[Any]", apps) if isinstance(apps, list) else []):
+        if isinstance(app, dict):
+            mapping = cast("dict[str, Any]", app)
+            if mapping.get("import_path") in BUILDERS:
+                yield number, mapping
+
+
+def _unknown(
+    config: YamlFile,
+    value: Any,
+    model: type[BaseModel],
+    path: FieldPath,  # noqa: ANN401 - YAML
+) -> Iterator[Problem]:
+    """Keys in ``value`` that ``model``, and the models inside it, do not have."""
+    if isinstance(value, list):
+        for index, item in enumerate(cast("list[Any]", value)):
+            yield from _unknown(config, item, model, (*path, index))
+    if not isinstance(value, dict):
+        return
+    for key, inner in cast("dict[str, Any]", value).items():
+        field = model.model_fields.get(key)
+        if field is None:
+            hint = nearest(str(key), model.model_fields)
+            where = (*path, str(key))
+            yield config.problem(where, "unknown_key", f"there is no key '{key}' here", hint)
+        elif inside := model_inside(field.annotation):
+            yield from _unknown(config, inner, inside, (*path, key))
+
+
+def _unknown_args(config: YamlFile) -> Iterator[Problem]:
+    for number, app in _our_apps(config.data):
+        where = ("applications", number, "args")
+        yield from _unknown(config, app.get("args"), AppArgs, where)
+
+
+def _invalid(
+    config: YamlFile, model: type[BaseModel], path: FieldPath, value: object
+) -> Iterator[Problem]:
+    try:
+        model.model_validate(value)
+    except ValidationError as error:
+        for fault in error.errors():
+            where = (*path, *fault["loc"])
+            yield config.problem(where, "invalid_value", fault["msg"])
+
+
+def _invalid_args(config: YamlFile) -> Iterator[Problem]:
+    for number, app in _our_apps(config.data):
+        where = ("applications", number, "args")
+        yield from _invalid(config, AppArgs, where, app.get("args", {}))

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision.transforms import CenterCrop as Reference
+
+from specs.ops.center_crop import CenterCrop
+from specs.values import FlowError, Value
+
+RunStep = Callable[..., Any]
+
+
+@pytest.mark.parametrize("shape", [(20, 20), (21, 24), (23, 8), (5, 40), (1, 1), (10, 7), (9, 9)])
+@pytest.mark.parametrize("size", [(9, 9), (8, 11), (10, 10)])
+def test_it_is_torchvisions_pixel_for_pixel(
+    run_step: RunStep, image: Value, shape: tuple[int, int], size: tuple[int, int]
+) -> None:
+    x = np.random.default_rng(0).integers(1, 256, (*shape, 3), np.uint8)
+    result = run_step(CenterCrop(size=size), image, x)
+    assert np.array_equal(result, np.asarray(Reference(size)(Image.fromarray(x))))
+
+
+def test_one_number_means_a_square(image: Value) -> None:
+    assert CenterCrop.model_validate({"center_crop": 224}).flow(image).shape == (224, 224, 3)
+
+
+def test_it_stands_before_layout(image: Value) -> None:
+    with pytest.raises(FlowError, match="found layout CHW"):
+        CenterCrop(size=4).flow(image.but(layout="CHW", shape=(3, "height", "width")))

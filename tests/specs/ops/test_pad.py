@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision.transforms import Pad as Reference
+
+from specs.ops.pad import Pad
+from specs.values import FlowError, Value
+
+RunStep = Callable[..., Any]
+
+
+def test_it_is_torchvisions_pixel_for_pixel(run_step: RunStep, image: Value) -> None:
+    x = np.random.default_rng(0).integers(1, 256, (5, 7, 3), np.uint8)
+    result = run_step(Pad(left=1, top=2, right=3, bottom=4, fill=(9, 8, 7)), image, x)
+    assert np.array_equal(
+        result, np.asarray(Reference((1, 2, 3, 4), (9, 8, 7))(Image.fromarray(x)))
+    )
+
+
+def test_a_bare_number_frames_every_side_with_zeros(run_step: RunStep, image: Value) -> None:
+    op = Pad.model_validate({"pad": 1})
+    result = run_step(op, image, np.ones((2, 2, 3), np.uint8))
+    assert result[..., 0].tolist() == [[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
+
+
+def test_known_sizes_grow_and_open_ones_stay_open(image: Value) -> None:
+    assert Pad(all=2).flow(image).shape == ("height", "width", 3)
+    assert Pad(left=2).flow(image.but(shape=(4, 4, 3))).shape == (4, 6, 3)
+
+
+@pytest.mark.parametrize("options", [{}, {"all": 1, "left": 1}, {"all": -1}])
+def test_the_sides_are_given_in_one_way(options: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=r"expected all, or some|greater than or equal"):
+        Pad.model_validate({"pad": options})
+
+
+def test_a_fill_that_the_pixels_cannot_hold_is_refused(image: Value) -> None:
+    with pytest.raises(FlowError, match="fills a uint8 image"):
+        Pad(all=1, fill=0.5).flow(image)
+    with pytest.raises(FlowError, match="2 fill values, the image has 3 channels"):
+        Pad(all=1, fill=(1, 2)).flow(image)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from specs.ops.top_k import TopK, top_k
+from specs.values import FlowError, Value
+
+RunStep = Callable[..., Any]
+
+
+def test_it_ranks_as_torchs_topk(run_step: RunStep, logits: Value) -> None:
+    x = np.random.default_rng(0).normal(size=(4, 10)).astype(np.float32)
+    values, indices = torch.topk(torch.from_numpy(x), 3)
+    result = run_step(TopK(k=3), logits, x)
+    assert [[entry["index"] for entry in item] for item in result] == indices.tolist()
+    assert [[entry["score"] for entry in item] for item in result] == values.tolist()
+
+
+def test_of_equal_classes_the_first_comes_first_and_nan_last() -> None:
+    result = top_k(np.array([[1, np.nan, 2, 2]]), 4, "score", None)
+    assert [entry["index"] for entry in result[0]] == [2, 3, 0, 1]
+
+
+def test_values_after_a_softmax_are_called_probabilities(run_step: RunStep, logits: Value) -> None:
+    value = logits.but(low=0.0, high=1.0)
+    assert run_step(TopK(k=1), value, np.eye(10)[:1]) == [[{"index": 0, "probability": 1.0}]]
+
+
+def test_entries_carry_their_labels() -> None:
+    result = top_k(np.array([[0.1, 0.9]]), 1, "score", [{"en": "no"}, {"en": "yes"}])
+    assert result == [[{"index": 1, "label": {"en": "yes"}, "score": 0.9}]]
+
+
+def test_more_than_there_are_classes_is_refused(logits: Value) -> None:
+    with pytest.raises(FlowError) as caught:
+        TopK(k=11).flow(logits)
+    assert caught.value.message == "top_k has k: 11, the output has 10 classes"
+    assert caught.value.hint == "use k: 10 or less"
+
+
+@pytest.mark.parametrize("shape", [("batch",), ("batch", 3, 8, 8)])
+def test_one_number_per_class_is_needed(logits: Value, shape: tuple[int | str, ...]) -> None:
+    with pytest.raises(FlowError, match=r"found shape \[batch"):
+        TopK().flow(logits.but(shape=shape))
+
+
+def test_labels_need_a_known_number_of_classes(logits: Value) -> None:
+    with pytest.raises(FlowError, match="fixed number of classes"):
+        TopK(labels="a.txt").flow(logits.but(shape=("batch", "classes")))
+
+
+@pytest.mark.parametrize("labels", ["", {}, {"English": "a.txt"}, 3])
+def test_labels_are_a_file_or_files_by_language(labels: object) -> None:
+    with pytest.raises(ValueError, match="labels"):
+        TopK.model_validate({"top_k": {"labels": labels}})
