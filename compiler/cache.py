@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
+from filelock import FileLock
 
 from specs.digests import file_sha256, json_sha256, text_sha256
 
@@ -83,41 +84,38 @@ class StageStore:
         data = self._read(folder)
         if data is not None:
             return StageResult(folder, data, cached=True)
-        return StageResult(folder, self._make(folder, make), cached=False)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            # Another build may have made it while this one waited; its files may be in use.
+            data = self._read(folder)
+            if data is not None:
+                return StageResult(folder, data, cached=True)
+            return StageResult(folder, self._make(folder, make), cached=False)
 
     def _read(self, folder: Path) -> dict[str, Any] | None:
         """The stored data, or None where nothing is stored or a file is not what was stored."""
         try:
             stored = json.loads((folder / RESULT).read_text("utf-8"))
             whole = all(file_sha256(folder / name) == sha for name, sha in stored["files"].items())
-        except (OSError, ValueError, KeyError):
+            whole = whole and stored["files"].keys() == _names(folder) - {RESULT}
+            return stored["data"] if whole else None
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return None
-        return stored["data"] if whole else None
 
     def _make(self, folder: Path, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name[:8]}-", dir=folder.parent))
+        """Run the stage; called under its lock, so what lies in its place is torn or left over."""
+        for left in (folder, *folder.parent.glob(f".{folder.name}-*")):
+            shutil.rmtree(left, ignore_errors=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             data = make(draft)
-            names = sorted(path.relative_to(draft) for path in draft.rglob("*") if path.is_file())
-            files = {name.as_posix(): file_sha256(draft / name) for name in names}
+            files = {name: file_sha256(draft / name) for name in sorted(_names(draft))}
             (draft / RESULT).write_text(json.dumps({"data": data, "files": files}), "utf-8")
-            _move(draft, folder)
+            draft.rename(folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         return data
 
 
-def _move(draft: Path, folder: Path) -> None:
-    """Rename into place; a torn or another build's equal result there gives way or is kept."""
-    try:
-        draft.rename(folder)
-    except OSError:
-        if not (folder / RESULT).exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            draft.rename(folder)
-            return
-        stale = folder.with_name(f".stale-{draft.name}")
-        folder.rename(stale)
-        draft.rename(folder)
-        shutil.rmtree(stale, ignore_errors=True)
+def _names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import re
+import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
+import yaml
 from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 
 from specs.errors import WeightsError
-from specs.schema import StateDict
+from specs.schema import Rename, StateDict
 
 __all__ = ["fit", "read_state_dict"]
 
 USUAL_KEYS = ("state_dict", "model", "params_ema", "params", "model_state_dict", "net", "ema")
 SHOWN = 5
 """How many keys of each kind a message lists."""
+TRIED = 5
+"""How many guesses at a rename are tried out."""
+NO_PICKLE = "Unsupported operand"
+"""What torch's unpickler says of bytes that are no pickle, and of newer ones than its own."""
 
 TensorMap = dict[str, torch.Tensor]
 
@@ -45,39 +51,52 @@ def _read(file: Path) -> Any:  # noqa: ANN401 - whatever the file holds
     try:
         if file.suffix == ".safetensors":
             return load_file(str(file))
-        if _is_torchscript(file):
+        _refuse_torchscript(file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of old pickles, which are read all right
+            # Given outright: TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD in the environment undoes defaults.
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
+    except Exception as error:  # readers of broken files raise dozens of kinds
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: Exception) -> WeightsError:
+    if isinstance(error, pickle.UnpicklingError) and NO_PICKLE not in str(error):
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        what = f" ({named[1]})" if named else ""
+        message = f"{file.name} holds Python objects that are not tensors{what}: "
+        message += "loading them could run code"
+        hint = "load it where you trust it, and save its state_dict() as .safetensors"
+        return WeightsError(message, hint=hint, code="weights_unsafe")
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    cause = type(error).__name__
+    if lines and not isinstance(error, pickle.UnpicklingError):
+        cause += f": {lines[0]}"
+    message = f"{file.name} cannot be read as a checkpoint ({cause})"
+    hint = "expected what torch.save wrote, or .safetensors; a download may have brought a web page"
+    return WeightsError(message, hint=hint, code="weights_format")
+
+
+def _refuse_torchscript(file: Path) -> None:
+    if not zipfile.is_zipfile(file):
+        return
+    with zipfile.ZipFile(file) as archive:
+        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
             message = f"{file.name} is a TorchScript archive, not a checkpoint"
             hint = "use model: {torchscript: FILE}, or save its state_dict()"
             raise WeightsError(message, hint=hint, code="weights_format")
-        # Given outright: the environment variable TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD undoes defaults.
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        message = f"{file.name} holds Python objects that are not tensors: loading could run code"
-        hint = "load it where you trust it, and save its state_dict() as .safetensors"
-        raise WeightsError(message, hint=hint, code="weights_unsafe") from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-        message = f"{file.name} cannot be read as a checkpoint: {cause}"
-        raise WeightsError(message, code="weights_format") from error
-
-
-def _is_torchscript(file: Path) -> bool:
-    if not zipfile.is_zipfile(file):
-        return False
-    with zipfile.ZipFile(file) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def _dig(value: Any, key: str, file: Path) -> dict[str, Any]:  # noqa: ANN401 - see _read
     """The mapping under ``key`` (dots go deeper)."""
     for part in key.split(".") if key else ():
         if not isinstance(value, Mapping) or part not in value:
-            known = (
-                ", ".join(str(each) for each in cast("Mapping[str, Any]", value))
-                if isinstance(value, Mapping)
-                else "no keys"
-            )
-            message = f"{file.name} has no key '{key}'; it has {known}"
+            names = cast("list[object]", list(value)) if isinstance(value, Mapping) else []
+            known = ", ".join(map(str, names[:SHOWN])) or "no keys"
+            more = f" … and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+            message = f"{file.name} has no key '{key}'; it has {known}{more}"
             raise WeightsError(message, hint="correct weights.state_dict.key", code="weights_key")
         value = cast("Mapping[str, Any]", value)[part]
     if not isinstance(value, Mapping):
@@ -88,11 +107,13 @@ def _dig(value: Any, key: str, file: Path) -> dict[str, Any]:  # noqa: ANN401 - 
 
 
 def _no_tensors(file: Path, value: dict[str, Any], key: str) -> WeightsError:
-    nested = [name for name, item in value.items() if isinstance(item, Mapping)]
+    nested = [name for name, item in value.items() if isinstance(item, Mapping) and item]
     best = next((name for name in USUAL_KEYS if name in nested), nested[0] if nested else "")
+    best = f"{key}.{best}" if key and best else best
     where = f"under '{key}'" if key else "at its top"
     hint = f"add weights: {{state_dict: {{key: {best}}}}}" if best else ""
-    message = f"{file.name} has no tensors {where}, only {', '.join(value)}"
+    found = ", ".join(list(value)[:SHOWN]) or "nothing"
+    message = f"{file.name} has no tensors {where}, only {found}"
     return WeightsError(message, hint=hint, code="weights_key")
 
 
@@ -109,13 +130,13 @@ def _rename(tensors: TensorMap, adapt: StateDict, file: Path) -> TensorMap:
     return renamed
 
 
-def fit(module: torch.nn.Module, tensors: TensorMap, *, strict: bool) -> list[str]:
+def fit(module: torch.nn.Module, tensors: TensorMap, adapt: StateDict) -> list[str]:
     """Load ``tensors`` into ``module``.
 
     Args:
         module: the model, on the CPU.
         tensors: the checkpoint's tensors under the module's names.
-        strict: whether a missing or unexpected key is an error; a wrong shape always is.
+        adapt: says whether a missing or unexpected key is an error; a wrong shape always is.
 
     Returns:
         What did not fit but was let pass.
@@ -123,7 +144,7 @@ def fit(module: torch.nn.Module, tensors: TensorMap, *, strict: bool) -> list[st
     Raises:
         WeightsError: with the keys, and the rename that would fix them where it can be guessed.
     """
-    own = module.state_dict()
+    own = {k: v for k, v in module.state_dict().items() if isinstance(v, torch.Tensor)}
     wrong = [
         f"{key}: the file has {list(tensors[key].shape)}, the model {list(own[key].shape)}"
         for key in own
@@ -138,12 +159,21 @@ def fit(module: torch.nn.Module, tensors: TensorMap, *, strict: bool) -> list[st
         _listed("unexpected in the file", extra),
     ]
     told = [text for text in told if text]
-    if wrong or (strict and (missing or extra)):
-        hint = _guess(missing, extra) or "check that the weights are this model's"
+    none = not tensors.keys() & own.keys()
+    if wrong or none or (adapt.strict and (missing or extra)):
+        hint = _guess(own, tensors, adapt) or "check that the weights are this model's"
         message = "the weights do not fit the model:\n  " + "\n  ".join(told)
         raise WeightsError(message, hint=hint, code="weights_fit")
-    module.load_state_dict(tensors, strict=False)
+    _load(module, tensors)
     return told
+
+
+def _load(module: torch.nn.Module, tensors: TensorMap) -> None:
+    try:
+        module.load_state_dict(tensors, strict=False)
+    except RuntimeError as error:  # of parameters without a shape yet, or the module's own hooks
+        message = f"the model refuses the weights: {error}"
+        raise WeightsError(message, code="weights_fit") from error
 
 
 def _listed(what: str, keys: list[str]) -> str:
@@ -153,14 +183,36 @@ def _listed(what: str, keys: list[str]) -> str:
     return f"{what} ({len(keys)}): " + ", ".join(keys[:SHOWN]) + more
 
 
-def _guess(missing: list[str], extra: list[str]) -> str:
-    """The rename that turns most unexpected keys into missing ones, as a line of the spec."""
-    strip = Counter(k[: -len(m)] for m in missing for k in extra if k.endswith("." + m))
-    add = Counter(m[: -len(k)] for m in missing for k in extra if m.endswith("." + k))
-    if strip and strip.most_common(1)[0][1] >= add.total():
-        prefix = re.escape(strip.most_common(1)[0][0])
-        return f"add weights: {{state_dict: {{rename: [{{from: '^{prefix}', to: ''}}]}}}}"
-    if add:
-        prefix = add.most_common(1)[0][0]
-        return f"add weights: {{state_dict: {{rename: [{{from: '^', to: '{prefix}'}}]}}}}"
-    return ""
+def _guess(own: TensorMap, tensors: TensorMap, adapt: StateDict) -> str:
+    """The prefix to strip or to add under which the most tensors fit, as a line of the spec."""
+    best, most = None, _fitting(tensors, own, None)
+    for rule in _candidates(own.keys() - tensors.keys(), tensors.keys() - own.keys()):
+        count = _fitting(tensors, own, rule)
+        if count > most:
+            best, most = rule, count
+    if best is None:
+        return ""
+    whole = adapt.model_copy(update={"rename": (*adapt.rename, best)})
+    data = {"state_dict": whole.model_dump(mode="json", by_alias=True, exclude_defaults=True)}
+    told = yaml.safe_dump(data, default_flow_style=True, sort_keys=False, width=math.inf).strip()
+    return f"add weights: {told}"
+
+
+def _candidates(missing: Iterable[str], extra: Iterable[str]) -> list[Rename]:
+    """The prefixes by which the most missing and unexpected keys differ."""
+    unexpected = sorted(extra)
+    prefixes: Counter[tuple[str, str]] = Counter()
+    for key in sorted(missing):
+        prefixes.update((k[: -len(key)], "") for k in unexpected if k.endswith(f".{key}"))
+        prefixes.update(("", key[: -len(k)]) for k in unexpected if key.endswith(f".{k}"))
+    rules = [
+        {"from": f"^{re.escape(strip)}", "to": add.replace("\\", r"\\")}
+        for (strip, add), _ in prefixes.most_common(TRIED)
+    ]
+    return [Rename.model_validate(rule) for rule in rules]
+
+
+def _fitting(tensors: TensorMap, own: TensorMap, rule: Rename | None) -> int:
+    """How many tensors have the name and shape of one of the model's."""
+    names = {re.sub(rule.from_, rule.to, k) if rule else k: v for k, v in tensors.items()}
+    return sum(key in own and own[key].shape == v.shape for key, v in names.items())

@@ -74,7 +74,7 @@ def _gap(name: str, found: Array, reference: Array, tolerance: Tolerance) -> Gap
     if not reference.size:
         return Gap(name)
     left, right = found.astype(np.float64), reference.astype(np.float64)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         # Equal infinities and two NaN agree; a NaN against a number never does.
         same = (left == right) | (np.isnan(left) & np.isnan(right))
         distance = np.where(same, 0.0, np.abs(left - right))

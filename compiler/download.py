@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ FIRST_WAIT = 0.5
 TIMEOUT = (10.0, 30.0)
 """Seconds to connect, and between two pieces of the body."""
 PIECE = 1 << 18
+LONGEST_NAME = 100
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 WAYS_OUT = "build with --weights FILE (a copy you have) or --weights random:0 (to try the spec out)"
 
@@ -42,22 +44,35 @@ def download(url: str, sha256: str, reporter: Reporter) -> Path:
         WeightsError: it cannot be reached (``weights_unreachable``), or its content has another
             hash (``weights_hash``).
     """
-    name = Path(urlsplit(url).path).name or "weights"
     folder = cache_folder() / "weights" / sha256
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / name
+    file = folder / _name(url)
     with FileLock(folder / ".lock"):
-        if file.exists() and file_sha256(file) == sha256:
-            return file
-        part = folder / f"{name}.part"
-        _fetch(url, part, reporter)
-        _verify(url, part, sha256)
-        part.replace(file)
+        if not file.exists() or file_sha256(file) != sha256:
+            part = file.with_name(f"{file.name}.part")
+            _complete(url, part, sha256, reporter)
+            part.replace(file)
     return file
 
 
-def _verify(url: str, part: Path, sha256: str) -> None:
+def _name(url: str) -> str:
+    """The file's name in the address, with nothing that a file system minds."""
+    try:
+        last = urlsplit(url).path.rpartition("/")[2]
+    except ValueError as error:  # such as an unfinished IPv6 address
+        raise _unreachable(url, error) from error
+    return re.sub(r"[^\w.-]", "_", last)[-LONGEST_NAME:].lstrip(".") or "weights"
+
+
+def _complete(url: str, part: Path, sha256: str, reporter: Reporter) -> None:
+    """Fill ``part`` with the file of that hash."""
+    resumed = part.exists()
+    _fetch(url, part, reporter)
     found = file_sha256(part)
+    if found != sha256 and resumed:
+        part.unlink()  # what lay there from before may have been another file's beginning
+        _fetch(url, part, reporter)
+        found = file_sha256(part)
     if found != sha256:
         part.unlink()
         message = f"{url} has sha256 {found}, the spec says {sha256}"
@@ -84,19 +99,30 @@ def _fetch(url: str, part: Path, reporter: Reporter) -> None:
 
 def _attempt(url: str, part: Path, reporter: Reporter) -> None:
     have = part.stat().st_size if part.exists() else 0
-    headers = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"} if have else {}
+    # Unpacked on the way, a file would have neither the length nor the hash that was announced.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         if response.status_code == requests.codes.requested_range_not_satisfiable:
-            return  # the part is whole already, or it is wrong: the hash decides
+            return  # the part is whole already, or it is another file's: the hash decides
         if response.status_code in RETRIED:
             raise _PassingError(f"HTTP {response.status_code}")
         response.raise_for_status()
-        resumed = response.status_code == requests.codes.partial_content
-        _write(response, part, have if resumed else 0, reporter)
+        _write(response, part, have if _goes_on(response, part, have) else 0, reporter)
+
+
+def _goes_on(response: requests.Response, part: Path, have: int) -> bool:
+    """Whether the body starts where the part ends; some servers send the whole file anyway."""
+    if response.status_code != requests.codes.partial_content:
+        return False
+    if response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+        return True
+    part.unlink(missing_ok=True)  # the next attempt asks for no range
+    raise _PassingError("the server sent another range than was asked for")
 
 
 def _write(response: requests.Response, part: Path, start: int, reporter: Reporter) -> None:
-    length = response.headers.get("Content-Length", "")
+    packed = "Content-Encoding" in response.headers  # then its length says nothing
+    length = "" if packed else response.headers.get("Content-Length", "")
     total = int(length) + start if length.isdigit() else None
     name = part.name.removesuffix(".part")
     try:
@@ -108,7 +134,8 @@ def _write(response: requests.Response, part: Path, start: int, reporter: Report
                 file.write(piece)
                 advance(len(piece))
     except (requests.exceptions.ChunkedEncodingError, requests.ConnectionError) as error:
-        raise _PassingError(str(error)) from error
+        told = f"the connection broke after {part.stat().st_size} of {total or '?'} bytes"
+        raise _PassingError(told) from error
     if total is not None and part.stat().st_size < total:
         raise _PassingError(f"the connection ended after {part.stat().st_size} of {total} bytes")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import glob
+import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Generator
@@ -16,7 +19,7 @@ from specs.digests import file_sha256, text_sha256
 from specs.errors import ArtifactError
 from specs.manifest import MANIFEST, FileEntry, Manifest
 
-__all__ = ["Files", "file_entries", "publish"]
+__all__ = ["Files", "check_place", "file_entries", "publish"]
 
 Files = dict[str, Path]
 """Files by their path in the artifact."""
@@ -45,11 +48,11 @@ def publish(destination: Path, files: Files, manifest: Manifest) -> bool:
         ArtifactError: something that is no artifact is in the way (``artifact_in_the_way``).
     """
     text = manifest.model_dump_json(indent=1, by_alias=True) + "\n"
-    destination = destination.absolute()
+    destination = _place(destination)
     with _locked(destination):
         if _is_there(destination, text):
             return False
-        _refuse_foreign(destination)
+        check_place(destination)
         _write(destination, lambda draft: _fill(draft, files, text))
     return True
 
@@ -72,21 +75,37 @@ def _is_there(destination: Path, text: str) -> bool:
     return True
 
 
-def _refuse_foreign(destination: Path) -> None:
+def _place(destination: Path) -> Path:
+    """The folder itself, where a link or ``..`` names it."""
+    return Path(os.path.realpath(destination))
+
+
+def check_place(destination: Path) -> None:
+    """Raise ``ArtifactError`` (``artifact_in_the_way``) where something else would be lost."""
+    destination = _place(destination)
     if not destination.exists():
         return
     folder = destination.is_dir()
-    if folder and ((destination / MANIFEST).exists() or not any(destination.iterdir())):
+    if folder and (_is_artifact(destination) or not any(destination.iterdir())):
         return
     kind = "a folder that is no artifact" if folder else "a file"
     message = f"{destination} is {kind}; it is not overwritten"
     raise ArtifactError(message, hint="name another place with -o", code="artifact_in_the_way")
 
 
+def _is_artifact(folder: Path) -> bool:
+    """Of any schema version. Web pages and browser extensions have a manifest.json as well."""
+    try:
+        found = json.loads((folder / MANIFEST).read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and {"schema_version", "spec_sha256"} <= found.keys()
+
+
 def _write(destination: Path, fill: Callable[[Path], None]) -> None:
     destination.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{destination.name}."
-    for orphan in destination.parent.glob(f"{prefix}draft-*"):
+    for orphan in destination.parent.glob(f"{glob.escape(prefix)}draft-*"):
         shutil.rmtree(orphan, ignore_errors=True)  # of a build that was killed; we hold the lock
     draft = Path(tempfile.mkdtemp(prefix=f"{prefix}draft-", dir=destination.parent))
     old = draft.with_name(draft.name.replace("draft", "draft-old"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,9 @@ from specs.manifest import WeightsOrigin
 from specs.schema import Spec, StateDict, Weights
 
 __all__ = ["FoundWeights", "find_weights", "parse_override"]
+
+LAST_SEED = 2**63 - 1
+"""What ``torch.manual_seed`` takes."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +43,12 @@ class FoundWeights:
 def parse_override(text: str) -> Weights:
     """``--weights FILE`` or ``--weights random:SEED`` as the spec would write it."""
     kind, _, seed = text.partition(":")
-    if kind != "random":
-        return Weights(path=str(Path(text).expanduser().resolve()))
-    if not seed.isdigit():
-        message = f"--weights {text}: expected random:SEED with a whole number, such as random:0"
-        raise WeightsError(message, code="weights_option")
+    if text and kind != "random":
+        return Weights(path=str(Path(text).expanduser().absolute()))
+    if not re.fullmatch("[0-9]+", seed) or int(seed) > LAST_SEED:
+        message = f"--weights '{text}': expected a file, or random:SEED with a whole number"
+        hint = f"such as random:0; seeds go up to {LAST_SEED}"
+        raise WeightsError(message, hint=hint, code="weights_option")
     return Weights.model_validate({"random": {"seed": int(seed)}})
 
 
@@ -74,7 +80,7 @@ def find_weights(
 
 
 def _local(file: Path, sha256: str | None) -> tuple[WeightsOrigin, Path]:
-    if not file.is_file():
+    if not os.path.isfile(file):  # noqa: PTH113 - Path.is_file raises on long names
         message = f"there is no weights file {file}"
         raise WeightsError(message, hint=WAYS_OUT, code="weights_missing")
     found = file_sha256(file)

@@ -154,7 +154,7 @@ def _resized(picture: Image.Image, factor: float) -> Image.Image:
 
 
 def _share(entry: dict[str, Any], shown: list[dict[str, Any]]) -> float:
-    """Length of the bar from 0 to 1: the probability, or the score between 0 and the best; 0 without either."""
+    """Length of the bar from 0 to 1: the probability, or the score as a part of the best one."""
     if "probability" in entry:
         share = float(entry["probability"])
     elif "score" in entry:

@@ -101,9 +101,9 @@ def _our_apps(data: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _unknown(
     config: YamlFile,
-    value: Any,
+    value: object,
     model: type[BaseModel],
-    path: FieldPath,  # noqa: ANN401 - YAML
+    path: FieldPath,
 ) -> Iterator[Problem]:
     """Keys in ``value`` that ``model``, and the models inside it, do not have."""
     if isinstance(value, list):

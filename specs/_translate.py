@@ -34,10 +34,7 @@ from specs._known import describe, field_names, models_at
 from specs.base import OneKey
 from specs.faults import Fault, Path, nearest
 
-__all__ = ["KEY_CODES", "faults_of"]
-
-KEY_CODES = frozenset({"unknown_field", "unknown_name", "bad_name"})
-"""Codes of faults that lie in a key, not in its value."""
+__all__ = ["faults_of"]
 
 _KINDS = {
     "int_type": "a whole number",
@@ -170,7 +167,7 @@ def _translate(error: _Located, root: type[BaseModel]) -> list[Fault]:
         return [_BY_TYPE[kind](error, root)]
     fault = _by_table(error)
     if error.detail["loc"][-1:] == ("[key]",):
-        fault = replace(fault, code="bad_name")
+        fault = replace(fault, code="bad_name", in_key=True)
     return [fault]
 
 
@@ -178,7 +175,7 @@ def _by_table(error: _Located) -> Fault:
     kind, found = error.kind, f"found {_show(error.detail['input'])}"
     context = error.detail.get("ctx", {})
     if kind in _KINDS:
-        hint = _quotes(error.detail["input"], kind)
+        hint = _notation(error.detail["input"], kind)
         return Fault(error.path, "wrong_type", f"{found}, expected {_KINDS[kind]}", hint)
     if kind in _LIMITS:
         code, expected = _LIMITS[kind]
@@ -197,8 +194,9 @@ def _by_table(error: _Located) -> Fault:
 
 
 def _own(error: _Located) -> Iterable[Fault]:
-    for fault in error.detail.get("ctx", {})["faults"]:
-        yield Fault((*error.path, *fault["path"]), fault["code"], fault["message"], fault["hint"])
+    for fields in error.detail.get("ctx", {})["faults"]:
+        fault = Fault(**fields)
+        yield replace(fault, path=(*error.path, *fault.path))
 
 
 def _missing(error: _Located, root: type[BaseModel]) -> Fault:
@@ -211,7 +209,7 @@ def _extra(error: _Located, root: type[BaseModel]) -> Fault:
     *parent, name = error.detail["loc"]
     known = field_names(models_at(root, tuple(parent)))
     hint = nearest(str(name), known) if known else "remove it"
-    return Fault(error.path, "unknown_field", f"unknown field {name!r}", hint)
+    return Fault(error.path, "unknown_field", f"unknown field {name!r}", hint, in_key=True)
 
 
 def _names(error: _Located, root: type[BaseModel]) -> list[str]:
@@ -223,9 +221,10 @@ def _names(error: _Located, root: type[BaseModel]) -> list[str]:
 
 def _unknown_name(error: _Located, root: type[BaseModel]) -> Fault:
     tag = error.detail.get("ctx", {})["tag"]
-    keyed = isinstance(error.detail["input"], Mapping)
-    path = (*error.path, tag) if keyed else error.path
-    return Fault(path, "unknown_name", f"unknown name {tag!r}", nearest(tag, _names(error, root)))
+    in_key = isinstance(error.detail["input"], Mapping)
+    path = (*error.path, tag) if in_key else error.path
+    hint = nearest(tag, _names(error, root))
+    return Fault(path, "unknown_name", f"unknown name {tag!r}", hint, in_key)
 
 
 def _not_one_key(error: _Located, root: type[BaseModel]) -> Fault:
@@ -242,12 +241,14 @@ _BY_TYPE = {
 }
 
 
-def _quotes(value: object, kind: str) -> str:
-    """A hint where only quotes make the difference."""
+def _notation(value: object, kind: str) -> str:
+    """A hint where only the notation makes the difference."""
     if kind == "string_type" and isinstance(value, (int, float)):
         return "put it in quotes"
     if isinstance(value, str) and kind in ("int_type", "float_type"):
-        return "remove the quotes" if re.fullmatch(r"[-+]?[0-9.]+", value) else ""
+        number = value.replace("_", "")
+        if re.fullmatch(r"[-+]?[0-9.]+", number):
+            return "remove the quotes" if number == value else f"write {number}"
     return ""
 
 

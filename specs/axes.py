@@ -29,7 +29,11 @@ class AxisRange(Frozen):
         if not isinstance(value, dict):
             return value
         mapping = cast("dict[str, Any]", value)
-        return {"opt": mapping["max"], **mapping} if "max" in mapping else mapping
+        high = mapping.get("max")
+        if "opt" in mapping or high is None:
+            return mapping
+        # A max that is wrong is told of once, as max.
+        return {**mapping, "opt": high if isinstance(high, int) and high > 0 else 1}
 
     @model_validator(mode="after")
     def _check(self) -> AxisRange:

@@ -23,7 +23,6 @@ EXTRAS = {
     "ray": "serve",
     "requests": "build",
     "safetensors": "build",
-    "sklearn": "build",
     "tensorrt": "gpu",
     "torch": "build",
     "torchvision": "build",
@@ -117,7 +116,7 @@ def _print_extra(error: ModuleNotFoundError) -> None:
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="deployc", message="%(prog)s %(version)s")
+@click.version_option(package_name="deployc", message="deployc %(version)s")
 def main() -> None:
     """Build, prove and serve a model from one YAML file.
 

@@ -19,12 +19,16 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault: ``path`` from the spec's root, e.g. ``("preprocess", 1, "resize")``."""
+    """One fault: ``path`` from the spec's root, e.g. ``("preprocess", 1, "resize")``.
+
+    ``in_key``: it lies in the last key of the path, not in the value.
+    """
 
     path: Path
     code: str
     message: str
     hint: str = ""
+    in_key: bool = False
 
 
 def raise_faults(faults: Iterable[Fault]) -> None:

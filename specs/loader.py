@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from specs._files import missing_files
 from specs._nodes import Place, YamlError
-from specs._translate import KEY_CODES, faults_of
+from specs._translate import faults_of
 from specs._yaml import Document, parse
 from specs.errors import Problem, SpecError
 from specs.faults import Fault
@@ -128,7 +128,7 @@ def _error(path: Path, document: Document, faults: Iterable[Fault]) -> SpecError
 
 
 def _problem(path: Path, document: Document, fault: Fault) -> Problem:
-    return _at(path, document.place(fault.path, of_key=fault.code in KEY_CODES), fault)
+    return _at(path, document.place(fault.path, of_key=fault.in_key), fault)
 
 
 def _at(path: Path, place: Place, fault: Fault) -> Problem:

@@ -17,7 +17,15 @@ from compiler.weights import FoundWeights
 from runtime.tensors import Array
 from specs.errors import SourceError
 
-__all__ = ["Model", "SourceLoader", "TorchModel", "require_file", "seed_of", "with_weights"]
+__all__ = [
+    "Model",
+    "SourceLoader",
+    "TorchModel",
+    "require_file",
+    "seed_of",
+    "told",
+    "with_weights",
+]
 
 
 class Model(ABC):
@@ -95,9 +103,15 @@ def with_weights(module: torch.nn.Module, weights: FoundWeights) -> TorchModel:
     notes: list[str] = []
     if weights.file is not None:
         tensors = read_state_dict(weights.file, weights.state_dict)
-        notes = fit(module, tensors, strict=weights.state_dict.strict)
+        notes = fit(module, tensors, weights.state_dict)
     module.eval()
     return TorchModel(module, module, tuple(notes))
+
+
+def told(error: BaseException) -> str:
+    """A foreign error in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def seed_of(weights: FoundWeights) -> int:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from compiler.sources._base import Model, SourceLoader, TorchModel, require_file
+from compiler.sources._base import Model, SourceLoader, TorchModel, require_file, told
 from compiler.weights import FoundWeights
 from specs.errors import SourceError
 from specs.sources.exported_program import ExportedProgramSource
@@ -28,7 +28,7 @@ class ExportedProgramLoader(SourceLoader):
             program = torch.export.load(str(file))
             module = program.module()
         except Exception as error:  # torch raises many kinds for a file that is not one
-            message = f"{source.file} is no ExportedProgram: {str(error).splitlines()[0]}"
+            message = f"{source.file} is no ExportedProgram: {told(error)}"
             hint = "save it with torch.export.save, by the torch version that builds here"
             raise SourceError(message, hint=hint) from error
         return TorchModel(module, program)

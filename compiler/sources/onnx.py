@@ -12,7 +12,7 @@ from typing import Any, ClassVar, cast
 import onnx
 from onnx.reference import ReferenceEvaluator
 
-from compiler.sources._base import Model, SourceLoader, require_file
+from compiler.sources._base import Model, SourceLoader, require_file, told
 from compiler.weights import FoundWeights
 from runtime.tensors import Array
 from specs.errors import SourceError
@@ -49,6 +49,6 @@ class OnnxLoader(SourceLoader):
             proto = onnx.load(str(file))
             onnx.checker.check_model(proto)
         except Exception as error:  # protobuf and the checker raise kinds of their own
-            message = f"{source.file} is no valid ONNX file: {str(error).splitlines()[0]}"
+            message = f"{source.file} is no valid ONNX file: {told(error)}"
             raise SourceError(message, hint="run onnx.checker.check_model on it") from error
         return OnnxModel(proto)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, cast
 
 import torch
 
-from compiler.sources._base import Model, SourceLoader, TorchModel, require_file
+from compiler.sources._base import Model, SourceLoader, TorchModel, require_file, told
 from compiler.weights import FoundWeights
 from specs.errors import SourceError
 from specs.sources.torchscript import TorchscriptSource
@@ -31,8 +31,8 @@ class TorchscriptLoader(SourceLoader):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)
                 loaded = cast("Any", torch.jit.load(str(file), map_location="cpu"))
-        except (RuntimeError, ValueError, EOFError) as error:
-            message = f"{source.file} is no TorchScript archive: {str(error).splitlines()[0]}"
+        except Exception as error:  # torch raises many kinds for a file that is not one
+            message = f"{source.file} is no TorchScript archive: {told(error)}"
             hint = "save it with torch.jit.save; a checkpoint goes under weights"
             raise SourceError(message, hint=hint) from error
         if isinstance(loaded, torch.nn.Module):

@@ -10,13 +10,15 @@ from typing import Any, ClassVar
 
 import torch
 
-from compiler.sources._base import Model, SourceLoader, seed_of, with_weights
+from compiler.sources._base import Model, SourceLoader, seed_of, told, with_weights
 from compiler.weights import FoundWeights
 from specs.errors import SourceError
 from specs.faults import nearest
 from specs.sources.torchvision import TorchvisionSource
 
 __all__ = ["TorchvisionLoader"]
+
+DOWNLOADS = frozenset({"weights", "weights_backbone", "pretrained", "pretrained_backbone"})
 
 
 class TorchvisionLoader(SourceLoader):
@@ -33,14 +35,24 @@ class TorchvisionLoader(SourceLoader):
         if source.model not in known:
             message = f"torchvision has no model '{source.model}'"
             raise SourceError(message, hint=nearest(source.model, known), code="model_unknown")
+        _refuse_downloads(source)
         torch.manual_seed(seed_of(weights))
         kwargs = {"weights": None, **_no_backbone(models, source.model), **source.kwargs}
         try:
             module = models.get_model(source.model, **kwargs)
-        except (TypeError, ValueError) as error:
-            message = f"torchvision.models.{source.model} refuses its kwargs: {error}"
+        except Exception as error:  # each builder checks its arguments in its own way
+            message = f"torchvision.models.{source.model} refuses its kwargs: {told(error)}"
             raise SourceError(message, hint="correct model.torchvision.kwargs") from error
         return with_weights(module, weights)
+
+
+def _refuse_downloads(source: TorchvisionSource) -> None:
+    """Weights that torchvision fetches itself would come unchecked, and unsaid by the manifest."""
+    for name in DOWNLOADS & source.kwargs.keys():
+        if source.kwargs[name]:
+            message = f"model.torchvision.kwargs.{name} would make torchvision download weights"
+            hint = "remove it, and name them under weights: {url, sha256}"
+            raise SourceError(message, hint=hint, code="source_downloads")
 
 
 def _no_backbone(models: Any, name: str) -> dict[str, None]:  # noqa: ANN401 - a module

@@ -41,9 +41,9 @@ def test_classes_are_bars_beside_the_picture(item: Any, tmp_path: Path) -> None:
 
 def test_a_small_picture_is_enlarged_by_whole_pixels(tmp_path: Path) -> None:
     plot(digit(), classes(1.0), tmp_path / "plot.png")
-    corner = module.MARGIN, module.MARGIN
-    area = Image.open(tmp_path / "plot.png").crop((*corner, *(side + 336 for side in corner)))
-    expected = Image.open(io.BytesIO(digit())).convert("RGB").resize((336, 336), 0)
+    start, side = module.MARGIN, module.HEIGHT
+    area = Image.open(tmp_path / "plot.png").crop((start, start, start + side, start + side))
+    expected = Image.open(io.BytesIO(digit())).convert("RGB").resize((side, side), 0)
     assert np.array_equal(np.asarray(area), np.asarray(expected))
 
 
@@ -54,7 +54,7 @@ def test_scores_of_any_sign_can_be_drawn(values: tuple[float, ...], tmp_path: Pa
 
 
 def test_the_english_name_is_taken_else_one_that_the_font_can_draw() -> None:
-    name = module._name
+    name = module._name  # pyright: ignore[reportPrivateUsage]
     assert name({"index": 1, "label": {"zh": "猫", "en": "cat"}}) == "cat"
     assert name({"index": 1, "label": {"zh": "猫", "de": "Katze"}}) == "Katze"
     assert name({"index": 1, "label": {"zh": "猫"}}) == "class 1"

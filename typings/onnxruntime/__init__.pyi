@@ -21,6 +21,7 @@ class ExecutionMode:
 
 class SessionOptions:
     log_severity_level: int
+    optimized_model_filepath: str
     graph_optimization_level: GraphOptimizationLevel
     intra_op_num_threads: int
     inter_op_num_threads: int

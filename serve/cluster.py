@@ -1,0 +1,105 @@
+"""Ray Serve, started and stopped from this process. The only module that drives Ray."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+import ray
+from ray.serve import api
+from ray.serve.context import _get_global_client  # pyright: ignore[reportPrivateUsage]
+from ray.serve.schema import ServeDeploySchema
+
+from specs.errors import ServeError
+
+__all__ = ["connect", "deploy", "disconnect", "drain", "wait_until_running"]
+
+POLL_S = 0.2
+STARTS = 2
+"""Ray gives its node 30 s to start, and a loaded machine takes longer at times."""
+LAST_LINES = 12
+"""Lines of Ray's message on a failed application that a person is shown."""
+_FAILED = {"DEPLOY_FAILED", "UNHEALTHY"}
+
+_ray = cast("Any", ray)
+_serve = cast("Any", api)
+
+
+def connect(address: str, *, dashboard: bool) -> None:
+    """Start a Ray of our own (``local``), or join the one at ``address``."""
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    quiet = {"namespace": "serve", "log_to_driver": False, "logging_level": logging.WARNING}
+    own = {"include_dashboard": dashboard} if address == "local" else {}
+    for attempt in range(STARTS):
+        try:
+            _ray.init(address=address, **quiet, **own)
+        except Exception as error:
+            _ray.shutdown()
+            if address != "local":
+                raise ServeError(f"no Ray at '{address}': {error}", code="ray") from error
+            if attempt == STARTS - 1:
+                raise ServeError(f"Ray did not start: {error}", code="ray") from error
+        else:
+            return
+
+
+def deploy(config: dict[str, Any]) -> list[str]:
+    """Submit a resolved config; the names of its applications."""
+    schema = ServeDeploySchema.model_validate(config)
+    _serve.start(
+        proxy_location=schema.proxy_location,
+        http_options=schema.http_options.model_dump(),
+        grpc_options=schema.grpc_options.model_dump(),
+    )
+    client: Any = _get_global_client()
+    client.deploy_apps(schema)
+    return [app.name for app in schema.applications]
+
+
+def wait_until_running(apps: list[str], stopped: Callable[[], bool]) -> bool:
+    """Wait for all ``apps``; False where ``stopped`` says so first.
+
+    Raises:
+        ServeError: an application failed, with Ray's reason.
+    """
+    while not stopped():
+        found = _serve.status().applications
+        states = {name: found[name].status.value for name in apps if name in found}
+        for name, state in states.items():
+            if state in _FAILED:
+                raise ServeError(_reason(name, found[name]), code="deploy")
+        if len(states) == len(apps) and set(states.values()) == {"RUNNING"}:
+            return True
+        time.sleep(POLL_S)
+    return False
+
+
+def drain(apps: list[str], hurried: Callable[[], bool], seconds: float) -> bool:
+    """Delete ``apps`` and wait while their replicas answer what they hold; whether they could.
+
+    Shutting Serve down at once would end HAProxy first, and with it every request in flight.
+    """
+    for name in apps:
+        _serve.delete(name, _blocking=False)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not hurried():
+        if not set(apps) & set(_serve.status().applications):
+            return True
+        time.sleep(POLL_S)
+    return False
+
+
+def disconnect(address: str) -> None:
+    """Stop the Ray that is ours; leave the one we joined running."""
+    if address == "local" and _ray.is_initialized():
+        _serve.shutdown()
+    _ray.shutdown()
+
+
+def _reason(name: str, app: Any) -> str:  # noqa: ANN401 - Ray's ApplicationStatusOverview
+    parts = [app.message, *(d.message for d in app.deployments.values())]
+    lines = [line for part in parts if part for line in str(part).splitlines() if line.strip()]
+    tail = "\n  ".join(lines[-LAST_LINES:])
+    return f"the application '{name}' did not start:\n  {tail}"

