@@ -74,7 +74,9 @@ def name_axes(raw: dict[str, Any]) -> dict[str, Any]:
 def _unknown(names: set[Any], known: set[Any]) -> Iterator[Fault]:
     for name in sorted(names, key=str):
         message = f"no input or output is called {name!r}"
-        yield Fault(("dynamic_axes", name), "axis_tensor", message, nearest(str(name), known))
+        yield Fault(
+            ("dynamic_axes", name), "axis_tensor", message, nearest(str(name), map(str, known))
+        )
 
 
 def _torch_notation(key: object, value: object) -> dict[int, str] | None:

@@ -245,8 +245,8 @@ class Limits(Frozen):
 
     bytes: int = Field(default=20_000_000, ge=1)
     """Size of an encoded item."""
-    pixels: int = Field(default=50_000_000, ge=1)
-    """Width times height that an image declares."""
+    pixels: int = Field(default=50_000_000, ge=1, le=178_956_970)
+    """Width times height that an image declares; above the largest value Pillow itself refuses."""
 
 
 class Spec(Frozen):

@@ -36,6 +36,7 @@ class Value:
         layout: ``HWC``, ``CHW`` or "" where the axes have no such meaning.
         color: ``RGB``, ``BGR``, ``L`` or "".
         low, high: bounds of the values where they are known.
+        probability: whether a softmax or sigmoid made the values.
     """
 
     kind: Kind
@@ -45,6 +46,7 @@ class Value:
     color: str = ""
     low: float | None = None
     high: float | None = None
+    probability: bool = False
 
     def but(self, **changes: Any) -> Value:  # noqa: ANN401 - dataclasses.replace's own signature
         """This value with some fields changed."""

@@ -35,7 +35,7 @@ class Scale(Op):
             for bound in (value.low, value.high)
         ]
         low, high = bounds if self.factor >= 0 else bounds[::-1]
-        return value.but(dtype="float32", low=low, high=high)
+        return value.but(dtype="float32", low=low, high=high, probability=False)
 
     def emit(self, value: Value) -> Emitted:
         del value

@@ -25,7 +25,7 @@ class Sigmoid(Op):
     def flow(self, value: Value) -> Value:
         need_float_tensor("sigmoid", value)
         dtype = "float64" if value.dtype == "float64" else "float32"
-        return value.but(dtype=dtype, low=0.0, high=1.0)
+        return value.but(dtype=dtype, low=0.0, high=1.0, probability=True)
 
     def emit(self, value: Value) -> Emitted:
         del value

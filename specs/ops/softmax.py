@@ -33,7 +33,7 @@ class Softmax(Op):
             message = f"softmax has axis {self.axis}, the tensor is {show_shape(value.shape)}"
             raise FlowError(message, "axis 0 is the batch; use axis: -1 for the last one")
         dtype = "float64" if value.dtype == "float64" else "float32"
-        return value.but(dtype=dtype, low=0.0, high=1.0)
+        return value.but(dtype=dtype, low=0.0, high=1.0, probability=True)
 
     def emit(self, value: Value) -> Emitted:
         del value

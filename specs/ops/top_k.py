@@ -42,7 +42,7 @@ class TopK(Labelled):
         return Value("classes", shape=value.shape[:1])
 
     def emit(self, value: Value) -> Emitted:
-        word = "probability" if (value.low, value.high) == (0, 1) else "score"
+        word = "probability" if value.probability else "score"
         labels = "LABELS" if self.labels else "None"
         return Emitted(
             f'top_k({{x}}, {self.k}, "{word}", {labels})',

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from specs.axes import AxisRange, name_axes
@@ -100,6 +100,7 @@ def test_torchs_notation_leaves_broken_inputs_to_the_schema(
         ),
     )
 )
+@example({"inputs": {0: None, "a": None}, "dynamic_axes": {"b": [0]}})
 def test_no_raw_spec_is_too_broken_to_be_looked_at(raw: dict[str, object]) -> None:
     try:
         name_axes(raw)

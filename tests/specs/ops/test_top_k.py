@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from specs.ops.clip import Clip
+from specs.ops.softmax import Softmax
 from specs.ops.top_k import TopK, top_k
 from specs.values import FlowError, Value
 
@@ -28,8 +30,15 @@ def test_of_equal_classes_the_first_comes_first_and_nan_last() -> None:
 
 
 def test_values_after_a_softmax_are_called_probabilities(run_step: RunStep, logits: Value) -> None:
-    value = logits.but(low=0.0, high=1.0)
+    value = Softmax().flow(logits)
     assert run_step(TopK(k=1), value, np.eye(10)[:1]) == [[{"index": 0, "probability": 1.0}]]
+
+
+def test_values_that_were_only_clipped_to_0_and_1_are_not_called_probabilities(
+    run_step: RunStep, logits: Value
+) -> None:
+    value = Clip(min=0, max=1).flow(logits)
+    assert run_step(TopK(k=1), value, np.eye(10)[:1]) == [[{"index": 0, "score": 1.0}]]
 
 
 def test_entries_carry_their_labels() -> None:
