@@ -11,7 +11,7 @@ import numpy as np
 
 from compiler.cases import read_item
 from runtime.processing import Processing
-from runtime.tensors import Array, Tensors, chunks, pad, stack
+from runtime.tensors import Array, Tensors, chunks, group_by_shape, pad, stack
 from specs.errors import InputError, ParityError, SourceError
 from specs.manifest import AccuracyResult
 from specs.schema import Accuracy, Spec
@@ -37,10 +37,10 @@ def read_labels(accuracy: Accuracy, folder: Path) -> list[Labelled]:
     """
     path = folder / accuracy.labels
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
         found = [Labelled(path.parent / row["file"], int(row["class_index"])) for row in rows]
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         message = f"{path} cannot be read as labels: {type(error).__name__}: {error}"
         hint = "expected a CSV file with the columns file and class_index"
         raise SourceError(message, hint=hint, code="labels_unreadable") from error
@@ -68,13 +68,14 @@ def count_right(
         metric: ``top1`` or ``top5``.
     """
     right = 0
-    size = min(spec.batch.opt, len(labelled)) if spec.batch.min == 1 else spec.batch.opt
-    for part in chunks(len(labelled), size):
+    for part in chunks(len(labelled), spec.batch.opt):
         samples = labelled[part]
-        batch = stack([_preprocess(processing, sample.file) for sample in samples])
-        scores = run(pad(batch, spec.batch.min))[: len(samples)]
-        best = np.argsort(-scores.astype(np.float64), axis=1, kind="stable")[:, : TOP[metric]]
-        right += sum(sample.index in row for sample, row in zip(samples, best, strict=True))
+        items = [_preprocess(processing, sample.file) for sample in samples]
+        for group in group_by_shape(items):
+            batch = pad(stack([items[index] for index in group]), spec.batch.min)
+            scores = run(batch)[: len(group)].astype(np.float64)
+            best = np.argsort(-scores, axis=1, kind="stable")[:, : TOP[metric]]
+            right += sum(samples[i].index in row for i, row in zip(group, best, strict=True))
     return right
 
 

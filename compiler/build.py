@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +22,13 @@ from compiler.engines import get_builder
 from compiler.processing import PROCESSING, GeneratedProcessing, generate
 from compiler.processing import read_labels as read_class_names
 from compiler.progress import Reporter
-from compiler.publish import Files, file_entries, publish
+from compiler.publish import Files, check_place, file_entries, publish
+from compiler.reads import source_files
 from compiler.weights import FoundWeights, find_weights
 from runtime.processing import Processing, load_processing
 from runtime.tensors import Array, Tensors
 from specs.digests import file_sha256, text_sha256
-from specs.errors import SpecError
+from specs.errors import DeploycError, SpecError
 from specs.faults import nearest
 from specs.loader import LoadedSpec
 from specs.manifest import (
@@ -46,9 +49,9 @@ if TYPE_CHECKING:
 __all__ = ["BuildResult", "build"]
 
 MODEL = "model.onnx"
+LOGS = "logs"
+"""Folder of the export stage where the exporter's reports lie, where the spec asks for any."""
 TOOLS = ("torch", "torchvision", "onnx", "onnxscript", "numpy", "pillow")
-SOURCE_FILES = 1000
-"""Python files beside a source that count as part of it, at most."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +90,25 @@ def build(
         DeploycError: the first thing that is not as the spec asks.
     """
     run = _Build(loaded, reporter, weights, _chosen(loaded.spec, targets))
-    manifest, files = run.assemble()
-    with reporter.step("write") as step:
-        written = publish(destination, files, manifest)
-        step.cached, step.detail = not written, str(destination)
+    with _disk():
+        check_place(destination)  # before the work, and again when it is done
+        manifest, files = run.assemble()
+        with reporter.step("write") as step:
+            written = publish(destination, files, manifest)
+            step.cached, step.detail = not written, str(destination)
     return BuildResult(destination, manifest, written)
+
+
+@contextmanager
+def _disk() -> Generator[None, None, None]:
+    """Translate what the disk refuses: full, read-only, or a file where a folder should be."""
+    try:
+        yield
+    except OSError as error:
+        where = f"{os.fspath(error.filename)!s}: " if error.filename else ""
+        message = f"{where}{error.strerror or error}"
+        hint = f"the cache is {cache_folder()} (DEPLOYC_CACHE), the artifact's place is given by -o"
+        raise DeploycError(message, hint=hint, code="disk") from error
 
 
 def _chosen(spec: Spec, names: Sequence[str]) -> tuple[Target, ...]:
@@ -134,7 +151,7 @@ class _Build:
         self.processing_stage, self.generated = self._processing()
         self.export_stage = self._export()
         self.graph = self.export_stage.folder / MODEL
-        self.graph_sha = file_sha256(self.graph)
+        self.graph_sha = " ".join(file_sha256(path) for path in self._graph_files())
         self.golden_stage = self._reference()
         variants = [self._variant(target) for target in self.targets]
         resolved = self._resolved()
@@ -157,7 +174,18 @@ class _Build:
         return self._stage("processing", "processing", dict(generated.files), make), generated
 
     def _export(self) -> StageResult:
-        return self._stage("export", "export", self._export_key(), self._make_export)
+        stage = self._stage("export", "export", self._export_key(), self._make_export)
+        for note in stage.data["notes"]:
+            self.reporter.note(note)
+        logs = stage.folder / LOGS
+        if logs.is_dir():
+            self.reporter.note(f"what the exporter wrote: {logs}")
+        return stage
+
+    def _graph_files(self) -> list[Path]:
+        """The graph, and its weights where they lie beside it."""
+        beside = self.graph.with_name(f"{MODEL}.data")
+        return [self.graph, beside] if beside.exists() else [self.graph]
 
     def _export_key(self) -> dict[str, Any]:
         parts = {"model", "inputs", "outputs", "dynamic_axes", "export"}
@@ -166,31 +194,18 @@ class _Build:
             "asked": sorted(self.spec.export.model_fields_set),
             "verify_seed": self.spec.verify.seed,
             "weights": self.weights.key(),
-            "sources": {name: file_sha256(path) for name, path in self._source_files()},
+            "sources": {n: file_sha256(p) for n, p in source_files(self.spec, self.loaded.folder)},
             "versions": versions(*TOOLS),
             "python": platform.python_version(),
         }
 
-    def _source_files(self) -> Iterator[tuple[str, Path]]:
-        """The files that the source names, and the Python files beside them that it may import."""
-        names = list(self.spec.model.files())
-        if self.spec.export.custom_translations:
-            names.append(self.spec.export.custom_translations.partition(":")[0])
-        for name in names:
-            file = self.loaded.folder / name
-            if file.is_file():
-                yield name, file
-            if file.suffix == ".py":
-                near = sorted(file.parent.rglob("*.py"))[:SOURCE_FILES]
-                yield from ((path.relative_to(file.parent).as_posix(), path) for path in near)
-
     def _make_export(self, folder: Path) -> dict[str, Any]:
         from compiler.contract import check_contract
         from compiler.exporters import export
-        from compiler.graph import clean, describe, name_dims, save
+        from compiler.graph import clean, describe, name_dims, save, set_ir_version
 
-        logs = folder / "logs"
-        proto = export(self.model, self.spec, self.loaded.folder, logs)
+        proto = export(self.model, self.spec, self.loaded.folder, folder / LOGS)
+        set_ir_version(proto, self.spec.export.ir_version)
         name_dims(proto, self.spec)
         check_contract(proto, self.spec)
         clean(proto)
@@ -203,7 +218,7 @@ class _Build:
         inputs = {
             "export": self._export_key(),
             "graph": self.graph_sha,
-            "samples": [file_sha256(path) for path in self.samples],
+            "samples": [(path.suffix, file_sha256(path)) for path in self.samples],
             "labelled": [(item.index, file_sha256(item.file)) for item in self.labelled],
             "processing": text_sha256(self.generated.text),
             "verify": self.spec.verify.model_dump(mode="json"),
@@ -339,10 +354,8 @@ class _Build:
 
     def _files(self, variants: list[Variant], resolved: str) -> Files:
         stage = self.store.run("spec", {"text": resolved}, _writer({"spec.yaml": resolved}))
-        files: Files = {"spec.yaml": stage.folder / "spec.yaml", MODEL: self.graph}
-        data = self.graph.with_name(f"{MODEL}.data")
-        if data.exists():
-            files[data.name] = data
+        files: Files = {"spec.yaml": stage.folder / "spec.yaml"}
+        files |= {path.name: path for path in self._graph_files()}
         for name in self.generated.files:
             files[name] = self.processing_stage.folder / name
         golden = self.golden_stage.folder / "golden"

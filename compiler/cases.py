@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +42,9 @@ class Case:
 
 def corner_batches(batch: AxisRange) -> tuple[int, ...]:
     """Batch 1, 2, opt, max, and an odd size between, where the range has them."""
-    odd = (batch.opt + batch.max) // 2 | 1
-    wanted = {batch.min, 1, 2, batch.opt, batch.max, min(odd, batch.max)}
+    low = batch.opt if batch.opt < batch.max - 1 else batch.min
+    odd = (low + batch.max) // 2 | 1
+    wanted = {batch.min, 1, 2, batch.opt, batch.max, odd}
     return tuple(sorted(size for size in wanted if batch.min <= size <= batch.max))
 
 
@@ -56,7 +58,9 @@ def sample_files(spec: Spec, folder: Path) -> list[Path]:
     """The files that ``verify.samples`` names, each pattern sorted."""
     files: list[Path] = []
     for pattern in spec.verify.samples:
-        found = sorted(path for path in folder.glob(pattern) if path.is_file())
+        # As the spec's own check does: an absolute pattern stands for itself.
+        names = glob.glob(pattern, root_dir=folder, recursive=True)  # noqa: PTH207
+        found = sorted(folder / name for name in names if (folder / name).is_file())
         if not found:
             message = f"verify.samples: no file matches {pattern} in {folder}"
             raise SourceError(message, hint="correct the pattern", code="samples_missing")
@@ -70,12 +74,20 @@ def golden_cases(spec: Spec, files: list[Path], processing: Processing) -> Itera
     if files:
         items = [_preprocess(processing, file) for file in files[:ITEMS]]
         for indices in group_by_shape(items)[:SHAPES]:
-            inputs = stack([items[index] for index in indices])
+            inputs = _with_neighbour(stack([items[index] for index in indices]))
             _check_ranges(spec, inputs)
             yield Case(_shape_name("samples", inputs, spec), inputs, batches)
     else:
         yield Case("random", _random(spec, {}, ITEMS), batches)
     yield from _axis_cases(spec)
+
+
+def _with_neighbour(inputs: Tensors) -> Tensors:
+    """At least two items: a lone one gets its mirror image, else all neighbours would be equal."""
+    if rows(inputs) > 1:
+        return inputs
+    mirrored = {name: np.flip(a, tuple(range(1, a.ndim))) for name, a in inputs.items()}
+    return {name: np.concatenate([array, mirrored[name]]) for name, array in inputs.items()}
 
 
 def _axis_cases(spec: Spec) -> Iterator[Case]:

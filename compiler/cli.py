@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import click
@@ -39,15 +43,30 @@ def build_command(  # noqa: PLR0913 - one argument per option
     Progress goes to stderr, the result to stdout. Exit status 1 where anything is not as the spec
     asks; the artifact that was there before then stays.
     """
-    override = parse_override(weights) if weights else None
+    override = None if weights is None else parse_override(weights)
     loaded = load_spec(spec)
     reporter = Reporter(quiet=quiet)
     folder = output or Path("build") / loaded.spec.name
-    result = build(loaded, folder, reporter=reporter, targets=targets, weights=override)
+    with _stdout_to_stderr():
+        result = build(loaded, folder, reporter=reporter, targets=targets, weights=override)
     if as_json:
         click.echo(json.dumps(_as_json(result, reporter), indent=1))
     else:
         _print(result)
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Generator[None, None, None]:
+    """Keep stdout for the result: the user's own model, and torch's C++, print as they like."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
 
 
 def _as_json(result: BuildResult, reporter: Reporter) -> dict[str, object]:

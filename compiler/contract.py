@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import onnx
 
-from compiler.graph import graph_inputs, opset_of, shape_of
+from compiler.graph import graph_inputs, least_ir_version, opset_of, shape_of
 from specs.errors import ContractError
 from specs.schema import Spec, TensorSpec
 
@@ -29,8 +29,9 @@ def check_contract(proto: onnx.ModelProto, spec: Spec) -> None:
 def differences(proto: onnx.ModelProto, spec: Spec) -> Iterator[tuple[str, str]]:
     """Each difference with its hint."""
     yield from _versions(proto, spec)
-    yield from _tensors("input", graph_inputs(proto), spec.inputs)
-    yield from _tensors("output", proto.graph.output, spec.outputs)
+    sizes = {name: axis.min for name, axis in spec.dynamic_axes.items() if axis.min == axis.max}
+    yield from _tensors("input", graph_inputs(proto), spec.inputs, sizes)
+    yield from _tensors("output", proto.graph.output, spec.outputs, sizes)
 
 
 def _versions(proto: onnx.ModelProto, spec: Spec) -> Iterator[tuple[str, str]]:
@@ -41,25 +42,32 @@ def _versions(proto: onnx.ModelProto, spec: Spec) -> Iterator[tuple[str, str]]:
         hint = "use export: {exporter: torchscript}" if export.exporter == "dynamo" else ""
         yield f"opset: asked {export.opset}, found {opset}", hint
     if export.ir_version is not None and proto.ir_version != export.ir_version:
-        yield f"IR version: asked {export.ir_version}, found {proto.ir_version}", ""
+        hint = f"opset {opset} needs IR version {least_ir_version(proto)} or higher"
+        yield f"IR version: asked {export.ir_version}, found {proto.ir_version}", hint
     if proto.ir_version > NEWEST_IR:
         found = f"IR version: found {proto.ir_version}, ONNX Runtime reads up to {NEWEST_IR}"
         yield found, f"write the file with ir_version={NEWEST_IR} or lower"
 
 
 def _tensors(
-    kind: str, values: Sequence[onnx.ValueInfoProto], wanted: Mapping[str, TensorSpec]
+    kind: str,
+    values: Sequence[onnx.ValueInfoProto],
+    wanted: Mapping[str, TensorSpec],
+    sizes: Mapping[str, int],
 ) -> Iterator[tuple[str, str]]:
+    """Differences of all inputs or outputs; ``sizes`` are the named dimensions of one size."""
     names = [value.name for value in values]
     if names != list(wanted):
         hint = f"name the spec's {kind}s in the model's order: {', '.join(names)}"
         yield f"{kind}s: asked {list(wanted)}, found {names}", hint
         return
     for value, tensor in zip(values, wanted.values(), strict=True):
-        yield from _tensor(f"{kind} '{value.name}'", value, tensor)
+        yield from _tensor(f"{kind} '{value.name}'", value, tensor, sizes)
 
 
-def _tensor(what: str, value: onnx.ValueInfoProto, wanted: TensorSpec) -> Iterator[tuple[str, str]]:
+def _tensor(
+    what: str, value: onnx.ValueInfoProto, wanted: TensorSpec, sizes: Mapping[str, int]
+) -> Iterator[tuple[str, str]]:
     if not value.type.HasField("tensor_type"):
         yield f"{what}: asked a tensor, found {value.type.WhichOneof('value')}", ""
         return
@@ -71,7 +79,7 @@ def _tensor(what: str, value: onnx.ValueInfoProto, wanted: TensorSpec) -> Iterat
         yield f"{what} rank: asked {list(wanted.shape)}, found {shape}", ""
         return
     for axis, (found, asked) in enumerate(zip(shape, wanted.shape, strict=True)):
-        if found != asked:
+        if found != asked and (found is None or found != sizes.get(str(asked))):
             yield f"{what} axis {axis}: asked {asked}, found {found}", _dim_hint(found, asked)
 
 

@@ -5,9 +5,10 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import inspect
 import io
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -19,10 +20,42 @@ import torch
 from compiler.cases import example_inputs
 from compiler.sources import Model, TorchModel
 from compiler.sources.onnx import OnnxModel
-from specs.errors import ExportError
+from compiler.sources.python import import_file
+from specs.errors import DeploycError, ExportError
 from specs.schema import Export, Spec
 
-__all__ = ["export"]
+__all__ = ["PLACES", "export"]
+
+PLACES = {
+    "model": "model",
+    "args": "inputs",
+    "f": "",
+    "kwargs": "export.forward_kwargs",
+    "verbose": "export.verbose",
+    "input_names": "inputs",
+    "output_names": "outputs",
+    "opset_version": "export.opset",
+    "dynamo": "export.exporter",
+    "external_data": "export.external_data",
+    "dynamic_shapes": "dynamic_axes",
+    "custom_translation_table": "export.custom_translations",
+    "report": "export.report",
+    "optimize": "export.optimize",
+    "verify": "export.verify",
+    "profile": "export.profile",
+    "dump_exported_program": "export.dump_exported_program",
+    "artifacts_dir": "",
+    "export_params": "export.export_params",
+    "keep_initializers_as_inputs": "export.keep_initializers_as_inputs",
+    "dynamic_axes": "dynamic_axes",
+    "training": "export.training",
+    "operator_export_type": "export.operator_export_type",
+    "do_constant_folding": "export.do_constant_folding",
+    "custom_opsets": "export.custom_opsets",
+    "export_modules_as_functions": "export.export_modules_as_functions",
+    "autograd_inlining": "export.autograd_inlining",
+}
+"""Where each parameter of ``torch.onnx.export`` stands in a spec; "" for files, which are ours."""
 
 TOLD = 12
 """Lines of an exporter's message that an error repeats."""
@@ -41,16 +74,19 @@ def export(model: Model, spec: Spec, folder: Path, logs: Path) -> onnx.ModelProt
         ExportError: torch cannot export it; with torch's own reason.
     """
     if isinstance(model, OnnxModel):
-        return model.proto
+        copy = onnx.ModelProto()  # the model stays the reference; what is built is changed
+        copy.CopyFrom(model.proto)
+        return copy
     assert isinstance(model, TorchModel)  # noqa: S101 - there are these two
     run = _dynamo if spec.export.exporter == "dynamo" else _torchscript
-    output = io.StringIO()
+    chatty = bool(spec.export.verbose or spec.export.verify)
     try:
-        with _captured(output):
+        with _loud() if chatty else _quiet():
             return run(model, spec, folder, logs)
-    except ExportError:
+    except DeploycError:
         raise
     except Exception as error:  # torch's exporters raise dozens of kinds
+        _raise_missing(error)
         reason = _reason(error)
         hint = _hint(reason, spec.export)
         raise ExportError(f"{spec.export.exporter} export failed: {reason}", hint=hint) from error
@@ -63,7 +99,10 @@ def _tensors(spec: Spec) -> tuple[torch.Tensor, ...]:
 def _dynamo(model: TorchModel, spec: Spec, folder: Path, logs: Path) -> onnx.ModelProto:
     arguments = _tensors(spec)
     exportable = model.exportable
+    kwargs = spec.export.forward_kwargs
     shapes = _dynamic_shapes(spec)
+    if spec.export.report or spec.export.profile or spec.export.dump_exported_program:
+        logs.mkdir(parents=True, exist_ok=True)
     if isinstance(exportable, torch.jit.ScriptModule | torch.jit.ScriptFunction):
         exportable = _scripted_program(exportable, arguments, spec)
     if isinstance(exportable, torch.export.ExportedProgram):
@@ -71,7 +110,7 @@ def _dynamo(model: TorchModel, spec: Spec, folder: Path, logs: Path) -> onnx.Mod
     program = torch.onnx.export(
         exportable,
         arguments,
-        kwargs=spec.export.forward_kwargs or None,
+        kwargs=kwargs or None,
         input_names=list(spec.inputs),
         output_names=list(spec.outputs),
         opset_version=spec.export.opset,
@@ -97,7 +136,7 @@ def _dynamo_options(export: Export, folder: Path) -> dict[str, Any]:
     return given
 
 
-def _dynamic_shapes(spec: Spec) -> tuple[dict[int, Any], ...] | None:
+def _dynamic_shapes(spec: Spec) -> tuple[dict[int, Any] | None, ...] | None:
     """``dynamic_shapes`` by position: torch's keys would be the forward's argument names."""
     dims = {
         name: torch.export.Dim(name, min=axis.min, max=axis.max)
@@ -108,7 +147,9 @@ def _dynamic_shapes(spec: Spec) -> tuple[dict[int, Any], ...] | None:
         {axis: dims[dim] for axis, dim in enumerate(tensor.shape) if dim in dims}
         for tensor in spec.inputs.values()
     )
-    return shapes if any(shapes) else None
+    if not any(shapes):
+        return None
+    return (*shapes, *(None for _ in spec.export.forward_kwargs))
 
 
 def _scripted_program(
@@ -119,32 +160,31 @@ def _scripted_program(
     """A scripted thing as an ExportedProgram: converted, then exported again for dynamic axes."""
     from torch._export.converter import TS2EPConverter
 
-    program = TS2EPConverter(scripted, arguments).convert()
+    kwargs = spec.export.forward_kwargs
+    program = TS2EPConverter(scripted, arguments, kwargs or None).convert()
     shapes = _dynamic_shapes(spec)
     if shapes is None:
         return program
-    return torch.export.export(program.module(), arguments, dynamic_shapes=shapes)
+    return torch.export.export(program.module(), arguments, kwargs, dynamic_shapes=shapes)
 
 
 def _translations(reference: str, folder: Path) -> dict[Callable[..., Any], Callable[..., Any]]:
     """The dict that ``file.py:NAME`` names."""
-    file, _, name = reference.partition(":")
-    spec = importlib.util.spec_from_file_location("deployc_translations", folder / file)
-    if spec is None or spec.loader is None or not (folder / file).is_file() or not name:
-        message = f"export.custom_translations: '{reference}' is not FILE.py:NAME of a dict"
-        raise ExportError(message)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return cast("dict[Callable[..., Any], Callable[..., Any]]", getattr(module, name))
+    file, _, name = reference.rpartition(":")
+    found = getattr(import_file(folder / file), name, None)
+    if not isinstance(found, dict):
+        message = f"export.custom_translations: {file} has no dict '{name}'"
+        hint = "expected a dict from torch operators to onnxscript functions"
+        raise ExportError(message, hint=hint, code="translations")
+    return cast("dict[Callable[..., Any], Callable[..., Any]]", found)
 
 
 def _torchscript(model: TorchModel, spec: Spec, _folder: Path, _logs: Path) -> onnx.ModelProto:
     buffer = io.BytesIO()
     torch.onnx.export(
-        model.exportable,
+        _traceable(model.exportable, spec),
         _tensors(spec),
         cast("Any", buffer),
-        kwargs=spec.export.forward_kwargs or None,
         input_names=list(spec.inputs),
         output_names=list(spec.outputs),
         opset_version=spec.export.opset,
@@ -154,6 +194,33 @@ def _torchscript(model: TorchModel, spec: Spec, _folder: Path, _logs: Path) -> o
         **_torchscript_options(spec.export),
     )
     return onnx.load_from_string(buffer.getvalue())
+
+
+class _Bound(torch.nn.Module):
+    """A module with its constant arguments, which torch would make inputs of the graph."""
+
+    def __init__(self, module: torch.nn.Module, kwargs: dict[str, Any]) -> None:
+        super().__init__()
+        self.module = module
+        self.kwargs = kwargs
+
+    def forward(self, *inputs: torch.Tensor) -> Any:  # noqa: ANN401 - whatever the module returns
+        """The module's outputs."""
+        return self.module(*inputs, **self.kwargs)
+
+
+def _traceable(exportable: Any, spec: Spec) -> Any:  # noqa: ANN401 - a module or a scripted thing
+    kwargs = spec.export.forward_kwargs
+    if isinstance(exportable, torch.jit.ScriptModule):
+        # Scripted twice in one process, modules differ in their names; loaded ones never do.
+        file = io.BytesIO()
+        torch.jit.save(exportable, file)
+        file.seek(0)
+        exportable = cast("torch.nn.Module", torch.jit.load(file))
+    elif isinstance(exportable, torch.nn.Module):
+        extra = len(inspect.signature(exportable.forward).parameters) > len(spec.inputs)
+        return _Bound(exportable, kwargs).eval() if kwargs or extra else exportable
+    return _Bound(exportable, kwargs).eval() if kwargs else exportable
 
 
 def _torchscript_options(export: Export) -> dict[str, Any]:
@@ -183,10 +250,18 @@ def _dynamic_axes(spec: Spec) -> dict[str, dict[int, str]] | None:
 
 
 @contextlib.contextmanager
-def _captured(output: io.StringIO) -> Generator[None, None, None]:
+def _loud() -> Generator[None, None, None]:
+    """Let torch talk, on stderr: stdout is the result's."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+@contextlib.contextmanager
+def _quiet() -> Generator[None, None, None]:
     """Keep the exporters' chatter off the terminal: what matters is checked on the graph."""
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)
+    output = io.StringIO()
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(output):
             warnings.simplefilter("ignore")
@@ -194,6 +269,14 @@ def _captured(output: io.StringIO) -> Generator[None, None, None]:
                 yield
     finally:
         logging.disable(level)
+
+
+def _raise_missing(error: BaseException | None) -> None:
+    """Let a missing package of an extra through: the command line says how to install it."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError) and error.name in {"onnxscript", "onnx"}:
+            raise error
+        error = error.__cause__ or error.__context__
 
 
 def _reason(error: Exception) -> str:

@@ -14,7 +14,18 @@ import onnx
 from specs.manifest import Graph
 from specs.schema import Spec, TensorSpec
 
-__all__ = ["clean", "describe", "graph_inputs", "name_dims", "opset_of", "save", "shape_of"]
+__all__ = [
+    "clean",
+    "describe",
+    "external_files",
+    "graph_inputs",
+    "least_ir_version",
+    "name_dims",
+    "opset_of",
+    "save",
+    "set_ir_version",
+    "shape_of",
+]
 
 EXTERNAL_ABOVE = 1_500_000_000
 """Bytes of weights above which they lie beside the graph: protobuf ends at 2 GiB."""
@@ -121,14 +132,44 @@ def _substitute(expression: str, names: dict[str, str]) -> str:
     return re.sub(r"[A-Za-z_]\w*", lambda match: names.get(match[0], match[0]), expression)
 
 
+def set_ir_version(proto: onnx.ModelProto, wanted: int | None) -> None:
+    """Write the IR version that the spec asks for, where the operator sets allow it."""
+    if wanted is not None and wanted >= least_ir_version(proto):
+        proto.ir_version = wanted
+
+
+def least_ir_version(proto: onnx.ModelProto) -> int:
+    """The lowest IR version that the graph's operator sets and functions may come with."""
+    least = onnx.helper.find_min_ir_version_for(list(proto.opset_import), ignore_unknown=True)
+    # Before 4 every initializer had to be an input, before 8 there were no functions.
+    return max(least, 4, 8 if proto.functions else 0)
+
+
 def save(proto: onnx.ModelProto, file: Path, *, external: bool | None) -> None:
     """Write the graph deterministically; with weights beside it where ``external`` or too large."""
     size = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
     if external or (external is None and size > EXTERNAL_ABOVE):
         location = f"{file.name}.data"
-        onnx.save_model(proto, str(file), save_as_external_data=True, location=location)
+        onnx.save_model(
+            proto, str(file), save_as_external_data=True, location=location, size_threshold=0
+        )
         return
     file.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def external_files(file: Path) -> list[Path]:
+    """The files beside an ONNX file that hold its weights; none where it cannot be read."""
+    try:
+        proto = onnx.load(str(file), load_external_data=False)
+    except Exception:  # noqa: BLE001 - whoever loads it for use says what is wrong
+        return []
+    names = {
+        entry.value
+        for tensor in proto.graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return [file.parent / name for name in sorted(names)]
 
 
 def describe(proto: onnx.ModelProto, exporter: str) -> Graph:

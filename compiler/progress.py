@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -97,4 +96,4 @@ class _PlainBar:
         tenth = self.done * 10 // self.total if self.total else 0
         if tenth > self.shown and not self.reporter.quiet:
             self.shown = tenth
-            print(f"  {self.name}: {tenth * 10} %", file=sys.stderr)  # noqa: T201 - the terminal
+            self.reporter.console.print(f"  {_plain(self.name)}: {tenth * 10} %", soft_wrap=True)

@@ -13,8 +13,9 @@ from specs.errors import ArtifactError
 from specs.faults import nearest
 from specs.manifest import MANIFEST, SCHEMA_VERSION, Manifest, Variant
 
-__all__ = ["check_files", "choose_variant", "read_manifest"]
+__all__ = ["PROCESSING", "check_files", "choose_variant", "read_manifest"]
 
+PROCESSING = "processing.py"
 REBUILD = "run `deployc build SPEC` again"
 
 
@@ -64,6 +65,7 @@ def check_files(folder: Path, manifest: Manifest) -> None:
     if manifest.schema_version != SCHEMA_VERSION:
         found = f"schema version {manifest.schema_version}, this deployc reads {SCHEMA_VERSION}"
         raise ArtifactError(f"{folder} has {found}", hint=REBUILD, code="artifact_version")
+    _check_named(folder, manifest)
     for name, entry in manifest.files.items():
         path = folder / name
         if not path.is_file():
@@ -72,6 +74,16 @@ def check_files(folder: Path, manifest: Manifest) -> None:
         if path.stat().st_size != entry.bytes or file_sha256(path) != entry.sha256:
             message = f"{path} is not the file that was built: its hash differs from the manifest's"
             raise ArtifactError(message, hint=REBUILD, code="artifact_changed")
+
+
+def _check_named(folder: Path, manifest: Manifest) -> None:
+    """What will be opened must be among the files that have a hash."""
+    needed = {PROCESSING, *(variant.file for variant in manifest.variants)}
+    unlisted = sorted(needed - manifest.files.keys())
+    if unlisted or not manifest.variants:
+        found = f"no hash of {', '.join(unlisted)}" if unlisted else "no variant"
+        message = f"{folder / MANIFEST} has {found}"
+        raise ArtifactError(message, hint=REBUILD, code="artifact_invalid")
 
 
 def choose_variant(manifest: Manifest, name: str | None) -> Variant:

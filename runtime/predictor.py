@@ -9,16 +9,15 @@ from typing import Any, Self
 
 import numpy as np
 
-from runtime.artifact import check_files, choose_variant, read_manifest
+from runtime.artifact import PROCESSING, check_files, choose_variant, read_manifest
 from runtime.engines import EngineSession, get_engine
 from runtime.processing import Processing, load_processing
 from runtime.tensors import Tensors, chunks, group_by_shape, pad, rows, stack, unstack
 from specs.errors import InputError
 from specs.manifest import Manifest, Variant
+from specs.values import Dim, show_shape
 
 __all__ = ["Predictor", "load"]
-
-PROCESSING = "processing.py"
 
 
 class Predictor:
@@ -105,13 +104,19 @@ class Predictor:
         if inputs.keys() != expected.keys():
             message = f"found the inputs {sorted(inputs)}, expected {sorted(expected)}"
             raise InputError(message, code="wrong_input")
+        sizes: dict[str, int] = {}
         for name, tensor in expected.items():
             found = inputs[name]
             if str(found.dtype) != tensor.dtype:
                 message = f"input '{name}' is {found.dtype}, expected {tensor.dtype}"
                 raise InputError(message, code="wrong_dtype")
-            if found.ndim != len(tensor.shape) or len(found) != rows(inputs) or not len(found):
-                message = f"input '{name}' has shape {list(found.shape)}, expected {tensor.shape}"
+            # The batch may have any size, since it is split and padded here.
+            wanted = ("any batch", *tensor.shape[1:])
+            if not found.size or not _fits(found.shape, wanted, sizes):
+                message = (
+                    f"input '{name}' has shape {show_shape(found.shape)}, "
+                    f"expected {show_shape(wanted)}"
+                )
                 raise InputError(message, code="wrong_shape")
 
     def close(self) -> None:
@@ -128,6 +133,14 @@ class Predictor:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[Dim, ...], sizes: dict[str, int]) -> bool:
+    """Whether sizes are equal, and those of one name the same everywhere, as ``sizes`` collects."""
+    return len(shape) == len(wanted) and all(
+        size == (dim if isinstance(dim, int) else sizes.setdefault(dim, size))
+        for size, dim in zip(shape, wanted, strict=True)
+    )
 
 
 def load(path: str | Path, variant: str | None = None) -> Predictor:

@@ -46,8 +46,8 @@ class OnnxLoader(SourceLoader):
         """Read the file with its external data, and let ONNX's checker see it."""
         file = require_file(folder, source.file)
         try:
+            onnx.checker.check_model(str(file))  # by its path: above 2 GB no other way works
             proto = onnx.load(str(file))
-            onnx.checker.check_model(proto)
         except Exception as error:  # protobuf and the checker raise kinds of their own
             message = f"{source.file} is no valid ONNX file: {told(error)}"
             raise SourceError(message, hint="run onnx.checker.check_model on it") from error

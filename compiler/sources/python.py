@@ -28,7 +28,7 @@ from specs.errors import SourceError
 from specs.faults import nearest
 from specs.sources.python import PythonSource
 
-__all__ = ["PythonLoader"]
+__all__ = ["PythonLoader", "import_file"]
 
 
 class PythonLoader(SourceLoader):
@@ -42,7 +42,7 @@ class PythonLoader(SourceLoader):
         file = require_file(folder, source.file)
         torch.manual_seed(seed_of(weights))
         with _importable(file.parent):
-            module = _call(_object(_import(file), source), source)
+            module = _call(_object(import_file(file), source), source)
         if not isinstance(module, torch.nn.Module):
             message = f"{source.object} of {source.file} gave a {type(module).__name__}"
             raise SourceError(message, hint="expected a torch.nn.Module", code="source_object")
@@ -75,7 +75,8 @@ def _is_own(value: object, module: ModuleType) -> bool:
     return callable(value) and getattr(value, "__module__", "") == module.__name__
 
 
-def _import(file: Path) -> ModuleType:
+def import_file(file: Path) -> ModuleType:
+    """The module that a Python file of the user's holds, run afresh; or ``SourceError``."""
     name = f"deployc_source_{text_sha256(str(file.resolve()))[:12]}"
     module = ModuleType(name)
     module.__file__ = str(file)

@@ -44,13 +44,14 @@ class OrtSession(EngineSession):
     """A loaded ``InferenceSession``."""
 
     def __init__(self, session: ort.InferenceSession) -> None:
-        self._session = session
+        self._session: ort.InferenceSession | None = session
         self._outputs = [output.name for output in session.get_outputs()]
 
     def run(self, inputs: Tensors) -> Tensors:
         """One batch through the session; see the base."""
+        session = self._loaded()
         try:
-            arrays = self._session.run(self._outputs, inputs)
+            arrays = session.run(self._outputs, inputs)
         except Exception as error:  # ONNX Runtime's exceptions share no base of their own
             raise EngineError(f"ONNX Runtime: {_first_line(error)}", code="engine_run") from error
         return dict(zip(self._outputs, arrays, strict=True))
@@ -59,12 +60,17 @@ class OrtSession(EngineSession):
         """ONNX Runtime's version and the providers in use."""
         import onnxruntime as ort
 
-        providers = self._session.get_providers()
+        providers = self._loaded().get_providers()
         return {"onnxruntime": ort.__version__, "providers": ", ".join(providers)}
 
     def close(self) -> None:
-        """Drop the session, which frees its memory."""
-        del self._session
+        """Drop the session, which frees its memory; a second time does nothing."""
+        self._session = None
+
+    def _loaded(self) -> ort.InferenceSession:
+        if self._session is None:
+            raise EngineError("the session is closed", hint="load it again", code="engine_closed")
+        return self._session
 
 
 class OrtEngine(Engine):
