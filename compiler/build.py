@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 import os
+import platform
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field

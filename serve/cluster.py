@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Callable
 from typing import Any, cast
@@ -17,6 +18,7 @@ from specs.errors import ServeError
 __all__ = ["connect", "deploy", "disconnect", "drain", "wait_until_running"]
 
 POLL_S = 0.2
+CONNECT_S = 5.0
 STARTS = 2
 """Ray gives its node 30 s to start, and a loaded machine takes longer at times."""
 LAST_LINES = 12
@@ -29,6 +31,7 @@ _serve = cast("Any", api)
 
 def connect(address: str, *, dashboard: bool) -> None:
     """Start a Ray of our own (``local``), or join the one at ``address``."""
+    _check_reachable(address)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     quiet = {"namespace": "serve", "log_to_driver": False, "logging_level": logging.WARNING}
     own = {"include_dashboard": dashboard} if address == "local" else {}
@@ -43,6 +46,18 @@ def connect(address: str, *, dashboard: bool) -> None:
                 raise ServeError(f"Ray did not start: {error}", code="ray") from error
         else:
             return
+
+
+def _check_reachable(address: str) -> None:
+    """Ray tries an address where nobody listens for many minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "//" in host:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+    except OSError as error:
+        hint = "'local' starts a Ray of its own; `ray start --head` prints the address of a cluster"
+        raise ServeError(f"no Ray at '{address}': {error}", hint=hint, code="ray") from error
 
 
 def deploy(config: dict[str, Any]) -> list[str]:

@@ -20,7 +20,7 @@ from specs.errors import ArtifactError, Problem, ServeError
 from specs.faults import Path as FieldPath
 from specs.faults import nearest
 
-__all__ = ["check", "http_address", "read", "resolve"]
+__all__ = ["check", "http_address", "our_apps", "read", "resolve"]
 
 BUILDERS = {"serve.app:build", "serve.app.build"}
 DEFAULT_HOST = "127.0.0.1"
@@ -32,7 +32,7 @@ def read(path: Path) -> YamlFile:
     try:
         return read_yaml(path)
     except YamlFileError as error:
-        hint = "a Serve config: `deployc serve [deploy.yaml]`" if not path.exists() else ""
+        hint = "" if path.exists() else "name a Serve config: `deployc serve PATH/deploy.yaml`"
         raise ServeError(str(error), hint=hint, code="serve_config") from error
 
 
@@ -68,7 +68,7 @@ def resolve(config: YamlFile) -> dict[str, Any]:
     a change that Ray deploys; without, the same YAML means that nothing is done.
     """
     data = copy.deepcopy(config.data)
-    for _, app in _our_apps(data):
+    for app in our_apps(data):
         for model in app["args"]["models"]:
             folder = (config.path.parent / model["artifact"]).resolve()
             digest = _digest(folder, config.path.parent)
@@ -89,7 +89,12 @@ def _digest(folder: Path, root: Path) -> str:
         raise ServeError(error.message, hint=hint, code=error.code) from error
 
 
-def _our_apps(data: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+def our_apps(data: dict[str, Any]) -> list[dict[str, Any]]:
+    """The applications in a checked config that ``serve.app:build`` makes."""
+    return [app for _, app in _numbered_apps(data)]
+
+
+def _numbered_apps(data: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
     """The applications that ``serve.app:build`` makes, with their numbers."""
     apps: Any = data.get("applications")
     for number, app in enumerate(cast("list[Any]", apps) if isinstance(apps, list) else []):
@@ -122,7 +127,7 @@ def _unknown(
 
 
 def _unknown_args(config: YamlFile) -> Iterator[Problem]:
-    for number, app in _our_apps(config.data):
+    for number, app in _numbered_apps(config.data):
         where = ("applications", number, "args")
         yield from _unknown(config, app.get("args"), AppArgs, where)
 
@@ -133,12 +138,16 @@ def _invalid(
     try:
         model.model_validate(value)
     except ValidationError as error:
-        for fault in error.errors():
-            where = (*path, *fault["loc"])
-            yield config.problem(where, "invalid_value", fault["msg"])
+        faults = error.errors()
+        places = [fault["loc"] for fault in faults]
+        for fault in faults:
+            place = fault["loc"]
+            # A list whose items are at fault is reported as too short, too.
+            if not any(len(p) > len(place) and p[: len(place)] == place for p in places):
+                yield config.problem((*path, *place), "invalid_value", fault["msg"])
 
 
 def _invalid_args(config: YamlFile) -> Iterator[Problem]:
-    for number, app in _our_apps(config.data):
+    for number, app in _numbered_apps(config.data):
         where = ("applications", number, "args")
         yield from _invalid(config, AppArgs, where, app.get("args", {}))

@@ -74,7 +74,9 @@ class _Stop:
 
     def _watch_parent(self) -> None:
         os.read(0, 1)  # returns when the parent is gone; sys.stdin has a lock that exit waits for
-        self._signals += 1
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(DRAIN_S + HTTP_S)
+        os.killpg(0, signal.SIGKILL)  # stuck, in Ray's start for instance
 
 
 def main() -> None:
@@ -82,6 +84,7 @@ def main() -> None:
     options = ServeOptions(**json.loads(sys.argv[1]))
     stop = _Stop()
     stop.listen()
+    _keep_stdout()
     try:
         _serve(options, stop)
     except DeploycError as error:
@@ -89,6 +92,15 @@ def main() -> None:
         if error.hint:
             click.echo(f"hint: {error.hint}", err=True)
         sys.exit(1)
+
+
+def _keep_stdout() -> None:
+    """Results alone go to stdout; Ray prints there what its processes have to complain of."""
+    sys.stdout = sys.stderr
+
+
+def _print(text: str) -> None:
+    click.echo(text, file=sys.__stdout__)
 
 
 def _serve(options: ServeOptions, stop: _Stop) -> None:
@@ -101,8 +113,17 @@ def _serve(options: ServeOptions, stop: _Stop) -> None:
             _tell_ingress(options)
         serve_config.check(config)
         data = serve_config.resolve(config)
+        _build(data)
         data["http_options"] = {**(data.get("http_options") or {}), "host": host, "port": port}
         _run(options, data, stop)
+
+
+def _build(data: dict[str, Any]) -> None:
+    """Build our applications once here, where an error is one message and not Ray's trace."""
+    from serve.app import build
+
+    for app in serve_config.our_apps(data):
+        build(app["args"])
 
 
 def _address(options: ServeOptions, host: str, port: int) -> tuple[str, int]:
@@ -143,6 +164,7 @@ def _end(options: ServeOptions, apps: list[str], stop: _Stop) -> None:
     from serve import cluster
 
     _log("stopping: requests in flight are answered first; again to hurry")
+    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until the end: Ray tells of its own end
     try:
         if apps and not stop.hurried() and not cluster.drain(apps, stop.hurried, DRAIN_S):
             _log("not everything was answered")
@@ -156,19 +178,16 @@ def _announce(options: ServeOptions, data: dict[str, Any], stop: _Stop) -> None:
     cards = _wait_for_http(url, stop)
     for card in cards:
         variant = card["variant"]
-        click.echo(
-            f"{card['name']}: {card['description']}" if card["description"] else card["name"]
-        )
-        click.echo(f"  {variant['engine']}, {variant['device']}, {variant['precision']}")
+        _print(f"{card['name']}: {card['description']}" if card["description"] else card["name"])
+        _print(f"  {variant['engine']}, {variant['device']}, {variant['precision']}")
         for warning in card["warnings"]:
-            click.echo(f"  WARNING: {warning}")
-        click.echo(f"  {curl(url, card)}")
+            _print(f"  WARNING: {warning}")
+        _print(f"  {curl(url, card)}")
     if cards and options.file:
         answer = ask(url, cards[0]["name"], Path(options.file))
-        click.echo(f"{options.file}: {json.dumps(answer, ensure_ascii=False)}")
+        _print(f"{options.file}: {json.dumps(answer, ensure_ascii=False)}")
     if cards:
-        click.echo(f"serving at {url} (Ctrl-C stops)")
-    sys.stdout.flush()
+        _print(f"serving at {url} (Ctrl-C stops)")
 
 
 def _wait_for_http(url: str, stop: _Stop) -> list[dict[str, Any]]:

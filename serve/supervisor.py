@@ -19,6 +19,8 @@ __all__ = ["supervise"]
 LINGER_S = 10.0
 """How long Ray's processes may take to notice that their node has gone."""
 POLL_S = 0.1
+ENOUGH = 3
+"""The first signal drains, the second hurries, this one kills."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -36,8 +38,11 @@ def supervise(options: ServeOptions) -> int:
 
 @contextmanager
 def _passed_on(child: subprocess.Popen[bytes]) -> Generator[None]:
+    passed: list[int] = []
+
     def forward(number: int, _: FrameType | None) -> None:
-        child.send_signal(number)
+        passed.append(number)
+        child.send_signal(number if len(passed) < ENOUGH else signal.SIGKILL)
 
     before = {number: signal.signal(number, forward) for number in _SIGNALS}
     try:
