@@ -93,7 +93,7 @@ def _dig(value: Any, key: str, file: Path) -> dict[str, Any]:  # noqa: ANN401 - 
     """The mapping under ``key`` (dots go deeper)."""
     for part in key.split(".") if key else ():
         if not isinstance(value, Mapping) or part not in value:
-            names = cast("list[object]", list(value)) if isinstance(value, Mapping) else []
+            names = list(cast("Mapping[object, Any]", value)) if isinstance(value, Mapping) else []
             known = ", ".join(map(str, names[:SHOWN])) or "no keys"
             more = f" … and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
             message = f"{file.name} has no key '{key}'; it has {known}{more}"

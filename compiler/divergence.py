@@ -1,107 +1,89 @@
-"""Finds where the built graph first leaves PyTorch: module by module against every node.
+"""Finds where the built graph first leaves the model: step by step against every node.
 
-The outputs of the model's leaf modules, in the order in which they ran, are looked for among the
-graph's intermediate tensors. The first module whose output no tensor of its shape equals, after
-one that was found, is where the two part. This needs no map from nodes to modules, so it works
-with either exporter; what it cannot find (a functional graph without modules) it does not name.
+The steps of the model (leaf modules, or the nodes of its own graph) are looked for among the
+graph's values, by their content: this needs no map from nodes to modules, so it works with either
+exporter. The first step whose inputs are in the graph and whose output is not is where the two
+part; unless a step that it feeds is in the graph again, for then it was only fused into that one,
+as a batch norm is into its convolution.
 """
 
-# pyright: reportUnknownMemberType=false
-# onnx's functions are typed in part.
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import onnx
-import torch
 
 from compiler.cases import batch_of
 from compiler.compare import Tolerance, worst_gap
 from compiler.golden import Golden
-from compiler.sources import Model, TorchModel
-from runtime.engines import get_engine
-from runtime.tensors import Array, Tensors
-from specs.errors import DeploycError
+from compiler.sources import Model
+from compiler.traces import Step, graph_values, model_steps
+from runtime.tensors import Array
 from specs.schema import Spec
 
-__all__ = ["first_divergence"]
+__all__ = ["first_divergence", "first_step"]
+
+Values = Sequence[tuple[str, Array]]
 
 
 def first_divergence(model: Model, graph: Path, spec: Spec, golden: Golden) -> str:
-    """``layer1.0.conv1 (Conv2d), node_conv2d_3 (Conv)``, or "" where it cannot be found."""
-    if not isinstance(model, TorchModel) or not isinstance(model.call, torch.nn.Module):
-        return ""
+    """``layer1.0.conv1 (Conv2d), node node_conv2d_3 (Conv)``, or "" where it cannot be found."""
     inputs = batch_of(golden.case.inputs, golden.case.batches[0], 0)
-    modules = _module_outputs(model, spec, inputs)
+    tolerance = Tolerance(spec.verify.atol, spec.verify.rtol)
     try:
-        tensors = _node_outputs(graph, inputs)
-    except DeploycError:
+        steps = model_steps(model, spec, inputs)
+        values = graph_values(graph, inputs)
+    except Exception:  # noqa: BLE001 - told beside a failure, which nothing here may hide
         return ""
-    return _first(modules, tensors, Tolerance(spec.verify.atol, spec.verify.rtol))
+    known = [("", array) for array in inputs.values()]
+    return first_step(steps, [*known, *values], tolerance)
 
 
-def _first(
-    modules: list[tuple[str, Array]], tensors: list[tuple[str, Array]], tolerance: Tolerance
-) -> str:
-    found_before = False
-    for name, array in modules:
-        same_shape = [(node, tensor) for node, tensor in tensors if tensor.shape == array.shape]
-        gaps = [(_excess(tensor, array, tolerance), node) for node, tensor in same_shape]
-        if not gaps:
+def first_step(steps: Sequence[Step], values: Values, tolerance: Tolerance) -> str:
+    """The first step whose output no value is, and the value of its shape that is nearest.
+
+    Args:
+        steps: what the model did, in its order.
+        values: the graph's inputs, under an empty name, and its nodes' outputs.
+        tolerance: what may differ.
+    """
+    present = [_nearest(step.output, values, tolerance)[0] <= 1 for step in steps]
+    fused = _fused(steps, present)
+    for number, step in enumerate(steps):
+        if present[number] or fused[number]:
             continue
-        excess, node = min(gaps)
-        if excess > 1:
-            return f"{name}, nearest node {node}" if found_before or modules[0][0] == name else ""
-        found_before = True
+        if all(_nearest(array, values, tolerance)[0] <= 1 for array in step.inputs):
+            taken = {
+                _nearest(other.output, values, tolerance)[1]
+                for other, there in zip(steps, present, strict=True)
+                if there
+            }
+            free = [value for value in values if value[0] not in taken]
+            node = _nearest(step.output, free, tolerance)[1]
+            return f"{step.name}, node {node}" if node else step.name
     return ""
 
 
-def _excess(tensor: Array, array: Array, tolerance: Tolerance) -> float:
-    return worst_gap({"": tensor.astype(array.dtype)}, {"": array}, tolerance).excess
+def _fused(steps: Sequence[Step], present: Sequence[bool]) -> list[bool]:
+    """Whether a later step takes a step's output and is in the graph, or fused in its turn."""
+    fused = [False] * len(steps)
+    for number in reversed(range(len(steps))):
+        fused[number] = any(
+            present[later] or fused[later]
+            for later in range(number + 1, len(steps))
+            if any(_same(array, steps[number].output) for array in steps[later].inputs)
+        )
+    return fused
 
 
-def _module_outputs(model: TorchModel, spec: Spec, inputs: Tensors) -> list[tuple[str, Array]]:
-    outputs: list[tuple[str, Array]] = []
-    hooks: list[Any] = []
-    for name, module in model.call.named_modules():
-        if next(module.children(), None) is None and name:
-            label = f"{name} ({type(module).__name__})"
-            hooks.append(module.register_forward_hook(_keep(label, outputs)))
-    try:
-        model.outputs([inputs[key] for key in spec.inputs], spec.export.forward_kwargs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return outputs
+def _same(left: Array, right: Array) -> bool:
+    return left.shape == right.shape and bool((left == right).all())
 
 
-def _keep(label: str, outputs: list[tuple[str, Array]]) -> Any:  # noqa: ANN401 - a torch hook
-    def hook(_module: object, _inputs: object, output: object) -> None:
-        if isinstance(output, torch.Tensor):
-            outputs.append((label, output.detach().numpy().copy()))
-
-    return hook
-
-
-def _node_outputs(graph: Path, inputs: Tensors) -> list[tuple[str, Array]]:
-    """Every intermediate tensor of the graph, run without optimisation."""
-    proto = onnx.load(str(graph))
-    producers = {name: node for node in proto.graph.node for name in node.output if name}
-    known = {value.name for value in proto.graph.output}
-    proto.graph.output.extend(
-        onnx.ValueInfoProto(name=name) for name in producers if name not in known
-    )
-    full = graph.with_name(f".{graph.name}.all-outputs")
-    full.write_bytes(proto.SerializeToString())
-    try:
-        session = get_engine("onnxruntime").open(full, "cpu", {"optimization": "disabled"})
-        found = session.run(inputs)
-    finally:
-        full.unlink()
-    return [
-        (f"{producers[name].name} ({producers[name].op_type})", array)
-        for name, array in found.items()
-        if name in producers and array.dtype.kind == "f" and np.size(array)
+def _nearest(array: Array, values: Values, tolerance: Tolerance) -> tuple[float, str]:
+    """How far the nearest value of the same shape lies off, in tolerances, and its name."""
+    found = [
+        (worst_gap({"": value.astype(array.dtype)}, {"": array}, tolerance).excess, name)
+        for name, value in values
+        if value.shape == array.shape and value.dtype.kind == array.dtype.kind
     ]
+    return min(found, default=(float("inf"), ""))

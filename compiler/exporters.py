@@ -103,7 +103,7 @@ def _dynamo(model: TorchModel, spec: Spec, folder: Path, logs: Path) -> onnx.Mod
     shapes = _dynamic_shapes(spec)
     if spec.export.report or spec.export.profile or spec.export.dump_exported_program:
         logs.mkdir(parents=True, exist_ok=True)
-    if isinstance(exportable, torch.jit.ScriptModule | torch.jit.ScriptFunction):
+    if _is_scripted(exportable):
         exportable = _scripted_program(exportable, arguments, spec)
     if isinstance(exportable, torch.export.ExportedProgram):
         shapes = None  # its shapes were fixed when it was made; the contract check compares them
@@ -196,6 +196,10 @@ def _torchscript(model: TorchModel, spec: Spec, _folder: Path, _logs: Path) -> o
     return onnx.load_from_string(buffer.getvalue())
 
 
+def _is_scripted(exportable: object) -> bool:
+    return isinstance(exportable, torch.jit.ScriptModule | torch.jit.ScriptFunction)
+
+
 class _Bound(torch.nn.Module):
     """A module with its constant arguments, which torch would make inputs of the graph."""
 
@@ -209,18 +213,14 @@ class _Bound(torch.nn.Module):
         return self.module(*inputs, **self.kwargs)
 
 
-def _traceable(exportable: Any, spec: Spec) -> Any:  # noqa: ANN401 - a module or a scripted thing
+def _traceable(exportable: Any, spec: Spec) -> Any:  # noqa: ANN401 - a module, or scripted
+    """The module itself, or with what it takes besides the graph's inputs bound to it."""
     kwargs = spec.export.forward_kwargs
-    if isinstance(exportable, torch.jit.ScriptModule):
-        # Scripted twice in one process, modules differ in their names; loaded ones never do.
-        file = io.BytesIO()
-        torch.jit.save(exportable, file)
-        file.seek(0)
-        exportable = cast("torch.nn.Module", torch.jit.load(file))
-    elif isinstance(exportable, torch.nn.Module):
-        extra = len(inspect.signature(exportable.forward).parameters) > len(spec.inputs)
-        return _Bound(exportable, kwargs).eval() if kwargs or extra else exportable
-    return _Bound(exportable, kwargs).eval() if kwargs else exportable
+    # torch makes inputs of arguments left at their defaults, too.
+    extra = not _is_scripted(exportable) and (
+        len(inspect.signature(exportable.forward).parameters) > len(spec.inputs)
+    )
+    return _Bound(exportable, kwargs).eval() if kwargs or extra else exportable
 
 
 def _torchscript_options(export: Export) -> dict[str, Any]:
@@ -288,9 +288,10 @@ def _reason(error: Exception) -> str:
 
 
 def _hint(reason: str, export: Export) -> str:
-    if "Constraints violated" in reason or "constraint" in reason.lower():
-        return (
-            "torch found that an axis cannot take its whole range: narrow dynamic_axes, or fix it"
-        )
     other = "torchscript" if export.exporter == "dynamo" else "dynamo"
-    return f"try export: {{exporter: {other}}}"
+    told = ""
+    if "Constraints violated" in reason or "constraint" in reason.lower():
+        told = (
+            "torch found that an axis cannot take its whole range: narrow dynamic_axes, or fix it; "
+        )
+    return f"{told}try export: {{exporter: {other}}}"

@@ -41,46 +41,29 @@ def predict(  # noqa: PLR0913 - one argument per option
     plot: Path | None,
     out: Path | None,
 ) -> None:
-    """Answer FILES (pictures; .npy, .npz or .json tensors) with ARTIFACT."""
+    """Answer FILES (pictures; .npy, .npz or .json tensors) with ARTIFACT.
+
+    A file of tensors holds one item, or several along a first dimension; .npz, and a JSON object,
+    name the inputs.
+    """
     if (plot or out) and len(files) > 1:
-        option = "--plot" if plot else "--out"
-        raise click.UsageError(f"{option} takes one answer, there are {len(files)} files")
+        _refuse_several(plot, f"there are {len(files)} files")
     with load(artifact, variant) as predictor:
         _warn(predictor.manifest)
-        items = [_read(file, predictor.manifest) for file in files]
-        answers = predictor.predict(items)
+        given = [(file, item) for file in files for item in read_items(file, predictor.manifest)]
+        if (plot or out) and len(given) > 1:
+            _refuse_several(plot, f"{files[0]} holds {len(given)} items")
+        answers = predictor.predict([_prepared(predictor, *pair) for pair in given])
     if out is not None:
         _write(answers[0], out)
     if plot is not None:
-        draw(items[0], answers[0], plot)
-    _print(files, answers, as_json=as_json)
+        draw(given[0][1] if predictor.manifest.takes == "image" else None, answers[0], plot)
+    _print([file for file, _ in given], answers, as_json=as_json)
 
 
-def _read(file: Path, manifest: Manifest) -> Any:  # noqa: ANN401 - an item of any kind
-    try:
-        if file.suffix == ".npz":
-            with np.load(file, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files}
-        if file.suffix == ".npy":
-            return np.load(file, allow_pickle=False)
-        data = file.read_bytes()
-        if manifest.takes == "image":
-            return data
-        return _tensors(json.loads(data), manifest)
-    except (OSError, ValueError) as error:
-        cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        hint = "expected a picture, .npy, .npz or .json with nested lists"
-        raise InputError(f"{file} cannot be read: {cause}", hint=hint) from error
-
-
-def _tensors(value: object, manifest: Manifest) -> object:
-    """Nested lists as arrays of the inputs' dtypes; an object names the inputs."""
-    if isinstance(value, dict):
-        return {
-            name: np.asarray(value[name], manifest.inputs[name].dtype)
-            for name in manifest.inputs.keys() & value.keys()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType, reportUnknownArgumentType]
-        }
-    return np.asarray(value, next(iter(manifest.inputs.values())).dtype)
+def _refuse_several(plot: Path | None, found: str) -> None:
+    option = "--out" if plot is None else "--plot"
+    raise click.UsageError(f"{option} takes one answer, {found}")
 
 
 def _write(answer: dict[str, Any], out: Path) -> None:

@@ -37,10 +37,17 @@ def read(path: Path) -> YamlFile:
 
 
 def http_address(config: YamlFile) -> tuple[str, int]:
-    """Host and port that the config asks for. Without a host: loopback, where Ray has 0.0.0.0."""
+    """Host and port that the config asks for. Without a host: loopback, where Ray has 0.0.0.0.
+
+    Values of a wrong kind are left to ``check``.
+    """
     options = config.data.get("http_options")
     values = cast("dict[str, Any]", options) if isinstance(options, dict) else {}
-    return values.get("host", DEFAULT_HOST), values.get("port", DEFAULT_PORT)
+    host, port = values.get("host"), values.get("port")
+    return (
+        host if isinstance(host, str) else DEFAULT_HOST,
+        port if isinstance(port, int) else DEFAULT_PORT,
+    )
 
 
 def check(config: YamlFile) -> None:

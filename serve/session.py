@@ -163,14 +163,16 @@ def _run(options: ServeOptions, data: dict[str, Any], stop: _Stop) -> None:
 def _end(options: ServeOptions, apps: list[str], stop: _Stop) -> None:
     from serve import cluster
 
-    _log("stopping: requests in flight are answered first; again to hurry")
+    if apps:
+        _log("stopping: requests in flight are answered first; again to hurry")
     sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until the end: Ray tells of its own end
     try:
         if apps and not stop.hurried() and not cluster.drain(apps, stop.hurried, DRAIN_S):
             _log("not everything was answered")
     finally:
         cluster.disconnect(options.address)
-    _log("stopped")
+    if apps:
+        _log("stopped")
 
 
 def _announce(options: ServeOptions, data: dict[str, Any], stop: _Stop) -> None:

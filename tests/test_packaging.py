@@ -26,11 +26,11 @@ def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def unpacked(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel's content, far from the source tree."""
-    folder = tmp_path_factory.mktemp("unpacked")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder)
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, installed far from the source tree."""
+    folder = tmp_path_factory.mktemp("installed")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*command, "--target", str(folder), str(wheel)], check=True, capture_output=True)
     return folder
 
 
@@ -48,37 +48,30 @@ def test_the_wheel_holds_the_licence_the_notice_and_the_embedded_model(wheel: Pa
         assert any(name.endswith(end) for name in names), end
 
 
-def test_the_wheel_builds_and_answers_without_the_source_tree(
-    unpacked: Path, tmp_path: Path
+def test_the_installed_wheel_builds_and_answers_without_the_source_tree(
+    installed: Path, tmp_path: Path
 ) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(unpacked)}
-    main = "import specs.cli, sys; sys.argv[0] = 'deployc'; specs.cli.main()"
-    spec = str(unpacked / "specs" / "digits.yaml")
-    picture = str(unpacked / "specs" / "samples" / "digits" / "digit_5.png")
-    for arguments in (
-        ["build", spec, "-o", "digits"],
-        ["predict", "digits", picture],
-    ):
-        done = subprocess.run(
-            [sys.executable, "-c", main, *arguments],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-    assert "five" in done.stdout
-    where = "import specs; print(specs.__file__)"
-    shown = subprocess.run(
-        [sys.executable, "-c", where],
-        cwd=tmp_path,
-        env=environment,
+    spec = str(installed / "specs" / "digits.yaml")
+    picture = str(installed / "specs" / "samples" / "digits" / "digit_5.png")
+    deployc = str(installed / "bin" / "deployc")
+    python(installed, tmp_path, deployc, "build", spec, "-o", "digits")
+    assert "five" in python(installed, tmp_path, deployc, "predict", "digits", picture)
+    where = "import compiler, runtime, serve, specs; print(specs.__file__)"
+    assert python(installed, tmp_path, "-c", where).startswith(str(installed))
+
+
+def python(installed: Path, folder: Path, *arguments: str) -> str:
+    """Run python with the installed wheel before everything else; its output."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(installed)},
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
-    assert shown.stdout.startswith(str(unpacked))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_every_command_of_pyproject_is_installed(root: Path) -> None:

@@ -1,0 +1,160 @@
+"""Intermediate values: of the model as PyTorch runs it, and of the built graph, node by node."""
+
+# pyright: reportUnknownMemberType=false
+# onnx's and torch's functions are typed in part.
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import onnx
+import torch
+from onnx.reference import ReferenceEvaluator
+
+from compiler.sources import Model, TorchModel
+from compiler.sources.onnx import OnnxModel
+from runtime.engines import get_engine
+from runtime.tensors import Array, Tensors
+from specs.schema import Spec
+
+__all__ = ["Step", "graph_values", "model_steps"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One computation of the model: a leaf module, or a node of its own graph.
+
+    Args:
+        name: ``layer1.0.conv1 (Conv2d)``.
+        inputs: the tensors that went in.
+        output: what came out.
+    """
+
+    name: str
+    inputs: tuple[Array, ...]
+    output: Array
+
+
+def model_steps(model: Model, spec: Spec, inputs: Tensors) -> list[Step]:
+    """The steps of one run in their order; none for a scripted model, which has no hooks."""
+    ordered = [inputs[name] for name in spec.inputs]
+    if isinstance(model, OnnxModel):
+        return _reference_steps(model.proto, inputs)
+    if not isinstance(model, TorchModel) or isinstance(model.call, torch.jit.ScriptModule):
+        return []
+    if isinstance(model.call, torch.fx.GraphModule):
+        return _fx_steps(model.call, ordered)
+    if isinstance(model.call, torch.nn.Module):
+        return _module_steps(model, ordered, spec)
+    return []
+
+
+def _module_steps(model: TorchModel, ordered: list[Array], spec: Spec) -> list[Step]:
+    steps: list[Step] = []
+    hooks: list[Any] = []
+    for name, module in model.call.named_modules():
+        if next(module.children(), None) is None and name:
+            label = f"{name} ({type(module).__name__})"
+            hooks.append(module.register_forward_hook(_keep(label, steps)))
+    try:
+        model.outputs(ordered, spec.export.forward_kwargs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return steps
+
+
+def _keep(label: str, steps: list[Step]) -> Callable[[Any, Any, Any], None]:
+    def hook(_module: object, inputs: object, output: object) -> None:
+        found = list(_tensors(output))
+        if found:
+            steps.append(Step(label, tuple(_copies(inputs)), _copy(found[0])))
+
+    return hook
+
+
+def _tensors(value: object) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in cast("Sequence[object]", value):
+            yield from _tensors(item)
+
+
+def _copies(value: object) -> Iterator[Array]:
+    return (_copy(tensor) for tensor in _tensors(value))
+
+
+def _copy(tensor: torch.Tensor) -> Array:
+    return tensor.detach().numpy().copy()  # a later step may write into it
+
+
+class _Recorder(torch.fx.Interpreter):
+    """Runs a graph of torch and keeps what every operator gave."""
+
+    def __init__(self, module: torch.fx.GraphModule) -> None:
+        super().__init__(module)
+        self.steps: list[Step] = []
+
+    def run_node(self, n: torch.fx.Node) -> Any:  # noqa: ANN401 - the base's own signature
+        """Run one node."""
+        args, _ = self.fetch_args_kwargs_from_env(n)
+        inputs = tuple(_copies(args))
+        result = super().run_node(n)
+        if n.op.startswith("call") and isinstance(result, torch.Tensor):
+            self.steps.append(Step(f"{n.name} ({n.target})", inputs, _copy(result)))
+        return result
+
+
+def _fx_steps(module: torch.fx.GraphModule, ordered: list[Array]) -> list[Step]:
+    recorder = _Recorder(module)
+    with torch.inference_mode():
+        recorder.run(*(torch.from_numpy(array) for array in ordered))
+    return recorder.steps
+
+
+def _reference_steps(proto: onnx.ModelProto, inputs: Tensors) -> list[Step]:
+    full = _all_outputs(proto)
+    names = [value.name for value in full.graph.output]
+    feed = cast("dict[str, Any]", dict(inputs))
+    found = cast("Mapping[str, Array]", dict(zip(names, ReferenceEvaluator(full).run(None, feed))))  # noqa: B905 - one array per name, or onnx has failed
+    known = {**inputs, **found}
+    return [
+        Step(
+            f"{node.name or node.output[0]} ({node.op_type})",
+            tuple(known[name] for name in node.input if name in known),
+            found[node.output[0]],
+        )
+        for node in full.graph.node
+        if node.output[0] in found
+    ]
+
+
+def graph_values(graph: Path, inputs: Tensors) -> list[tuple[str, Array]]:
+    """Every node's output, by ``name (op type)``, in their order, run without optimisation."""
+    proto = _all_outputs(onnx.load(str(graph)))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / graph.name
+        onnx.save_model(proto, str(file), save_as_external_data=True, location=f"{graph.name}.data")
+        session = get_engine("onnxruntime").open(file, "cpu", {"optimization": "disabled"})
+        found = session.run(inputs)
+    return [
+        (f"{node.name or name} ({node.op_type})", found[name])
+        for node in proto.graph.node
+        for name in node.output
+        if name in found and np.size(found[name])
+    ]
+
+
+def _all_outputs(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose intermediate tensors are outputs as well."""
+    full = onnx.ModelProto()
+    full.CopyFrom(proto)
+    known = {value.name for value in full.graph.output}
+    names = [name for node in full.graph.node for name in node.output if name]
+    full.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in known)
+    return full

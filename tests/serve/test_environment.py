@@ -1,0 +1,61 @@
+"""What `deployc serve` sets before Ray is imported."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from serve.environment import check_free, free_port, ray_environment
+from specs.errors import ServeError
+
+
+def test_two_runs_share_no_port_and_no_file() -> None:
+    with ray_environment(haproxy=True) as first, ray_environment(haproxy=True) as second:
+        apart = [name for name in first if name.endswith(("_PORT", "_PATH", "_LOC", "_TOKEN"))]
+        assert len(apart) >= 10
+        assert not {first[name] for name in apart} & {second[name] for name in apart}
+
+
+def test_haproxy_s_files_are_closed_to_other_users_and_go_with_the_run() -> None:
+    with ray_environment(haproxy=True) as variables:
+        folder = Path(variables["RAY_SERVE_HAPROXY_SOCKET_PATH"]).parent
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert not folder.exists()
+
+
+def test_without_haproxy_it_is_off() -> None:
+    with ray_environment(haproxy=False) as variables:
+        assert variables["RAY_SERVE_ENABLE_HA_PROXY"] == "0"
+        assert "RAY_SERVE_HAPROXY_STATS_PORT" not in variables
+
+
+def test_a_user_s_choice_of_authentication_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with ray_environment(haproxy=False) as variables:
+        assert "RAY_AUTH_TOKEN" not in variables
+
+
+def test_the_token_is_not_in_this_process_s_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with ray_environment(haproxy=False) as variables:
+        assert len(variables["RAY_AUTH_TOKEN"]) == 64
+        assert os.environ.get("RAY_AUTH_TOKEN") != variables["RAY_AUTH_TOKEN"]
+
+
+def test_a_port_in_use_is_refused_with_the_way_out() -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        with pytest.raises(ServeError) as caught:
+            check_free("127.0.0.1", sock.getsockname()[1])
+    assert "--port" in caught.value.hint
+
+
+def test_a_free_port_is_free() -> None:
+    check_free("127.0.0.1", free_port())
