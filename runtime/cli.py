@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from runtime.answers import encode_png, to_json
 from runtime.artifact import check_files, read_manifest
+from runtime.files import read_items
 from runtime.plot import plot as draw
-from runtime.predictor import load
+from runtime.predictor import Predictor, load
+from runtime.tensors import Tensors
 from specs.digests import file_sha256
 from specs.errors import DeploycError, InputError
 from specs.manifest import MANIFEST, Manifest, Variant
@@ -53,12 +54,21 @@ def predict(  # noqa: PLR0913 - one argument per option
         given = [(file, item) for file in files for item in read_items(file, predictor.manifest)]
         if (plot or out) and len(given) > 1:
             _refuse_several(plot, f"{files[0]} holds {len(given)} items")
-        answers = predictor.predict([_prepared(predictor, *pair) for pair in given])
+        tensors = [_preprocess(predictor, file, item) for file, item in given]
+        answers = predictor.postprocess(predictor.run(tensors))
     if out is not None:
         _write(answers[0], out)
     if plot is not None:
         draw(given[0][1] if predictor.manifest.takes == "image" else None, answers[0], plot)
     _print([file for file, _ in given], answers, as_json=as_json)
+
+
+def _preprocess(predictor: Predictor, file: Path, item: Any) -> Tensors:  # noqa: ANN401
+    try:
+        return predictor.preprocess(item)
+    except InputError as error:
+        message = f"{file}: {error.message}"
+        raise InputError(message, hint=error.hint, code=error.code) from error
 
 
 def _refuse_several(plot: Path | None, found: str) -> None:
@@ -76,7 +86,7 @@ def _write(answer: dict[str, Any], out: Path) -> None:
         raise DeploycError(f"{out} cannot be written: {error.strerror}", code="output") from error
 
 
-def _print(files: tuple[Path, ...], answers: list[dict[str, Any]], *, as_json: bool) -> None:
+def _print(files: list[Path], answers: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
         told = [
             {"file": str(file), "answer": to_json(answer)}

@@ -1,0 +1,66 @@
+"""Files -> items: a picture's bytes, or tensors from .npy, .npz and .json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from runtime.tensors import Array
+from specs.errors import InputError
+from specs.manifest import Manifest
+
+__all__ = ["read_items"]
+
+PICTURE_RANK = 3
+HINT = "expected a picture, or numbers: .npy, .npz, or .json with nested lists"
+
+
+def read_items(file: Path, manifest: Manifest) -> list[Any]:
+    """The items in a file: one, or several where its arrays have a further, first dimension.
+
+    Raises:
+        InputError: the file cannot be read, or holds no items; what is in them is not looked at.
+    """
+    try:
+        value = _read(file, manifest)
+        items = [value] if isinstance(value, bytes) else _split(value, manifest)
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror or error}", hint=HINT) from error
+    except Exception as error:  # numpy's readers raise what zip files, pickles and tokenizers do
+        message = f"{file} cannot be read: {type(error).__name__}: {error}"
+        raise InputError(message, hint=HINT) from error
+    if not items:
+        raise InputError(f"{file} holds no items", hint="its first dimension is 0")
+    return items
+
+
+def _read(file: Path, manifest: Manifest) -> object:
+    if file.suffix == ".npz":
+        with np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    if file.suffix == ".npy":
+        return np.load(file, allow_pickle=False)
+    data = file.read_bytes()
+    if manifest.takes == "image" and file.suffix != ".json":
+        return data
+    return json.loads(data)
+
+
+def _split(value: object, manifest: Manifest) -> list[Any]:
+    """One item, or as many as the first dimension has where all arrays have one more than asked."""
+    if manifest.takes == "image":
+        pixels: Array = np.asarray(value)
+        return list(pixels) if pixels.ndim > PICTURE_RANK else [pixels]
+    names = list(manifest.inputs)
+    given = cast("dict[str, object]", value) if isinstance(value, dict) else {names[0]: value}
+    arrays: dict[str, Array] = {name: np.asarray(item) for name, item in given.items()}
+    if len(names) > 1 and not isinstance(value, dict):
+        return [value]  # refused by the pre-processing, which knows the names
+    batched = all(a.ndim == len(manifest.inputs[n].shape) for n, a in arrays.items() if n in names)
+    sizes = {len(array) for array in arrays.values() if array.ndim}
+    if not batched or len(sizes) != 1:
+        return [arrays]
+    return [{name: array[i] for name, array in arrays.items()} for i in range(sizes.pop())]
