@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +16,7 @@ from compiler.accuracy import Labelled, check_drop, count_right, read_labels
 from compiler.cache import StageResult, StageStore, cache_folder, versions
 from compiler.cases import golden_cases, sample_files
 from compiler.compare import Tolerance
+from compiler.disk import disk_errors
 from compiler.engines import get_builder
 from compiler.processing import PROCESSING, GeneratedProcessing, generate
 from compiler.processing import read_labels as read_class_names
@@ -28,7 +27,7 @@ from compiler.weights import FoundWeights, find_weights
 from runtime.processing import Processing, load_processing
 from runtime.tensors import Array, Tensors
 from specs.digests import file_sha256, text_sha256
-from specs.errors import DeploycError, SpecError
+from specs.errors import SpecError
 from specs.faults import nearest
 from specs.loader import LoadedSpec
 from specs.manifest import (
@@ -90,25 +89,13 @@ def build(
         DeploycError: the first thing that is not as the spec asks.
     """
     run = _Build(loaded, reporter, weights, _chosen(loaded.spec, targets))
-    with _disk():
+    with disk_errors():
         check_place(destination)  # before the work, and again when it is done
         manifest, files = run.assemble()
         with reporter.step("write") as step:
             written = publish(destination, files, manifest)
             step.cached, step.detail = not written, str(destination)
     return BuildResult(destination, manifest, written)
-
-
-@contextmanager
-def _disk() -> Generator[None, None, None]:
-    """Translate what the disk refuses: full, read-only, or a file where a folder should be."""
-    try:
-        yield
-    except OSError as error:
-        where = f"{os.fspath(error.filename)!s}: " if error.filename else ""
-        message = f"{where}{error.strerror or error}"
-        hint = f"the cache is {cache_folder()} (DEPLOYC_CACHE), the artifact's place is given by -o"
-        raise DeploycError(message, hint=hint, code="disk") from error
 
 
 def _chosen(spec: Spec, names: Sequence[str]) -> tuple[Target, ...]:

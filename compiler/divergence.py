@@ -16,13 +16,11 @@ from compiler.cases import batch_of
 from compiler.compare import Tolerance, worst_gap
 from compiler.golden import Golden
 from compiler.sources import Model
-from compiler.traces import Step, graph_values, model_steps
+from compiler.traces import Step, Value, graph_values, model_steps
 from runtime.tensors import Array
 from specs.schema import Spec
 
 __all__ = ["first_divergence", "first_step"]
-
-Values = Sequence[tuple[str, Array]]
 
 
 def first_divergence(model: Model, graph: Path, spec: Spec, golden: Golden) -> str:
@@ -31,34 +29,27 @@ def first_divergence(model: Model, graph: Path, spec: Spec, golden: Golden) -> s
     tolerance = Tolerance(spec.verify.atol, spec.verify.rtol)
     try:
         steps = model_steps(model, spec, inputs)
-        values = graph_values(graph, inputs)
+        return first_step(steps, graph_values(graph, inputs), tolerance)
     except Exception:  # noqa: BLE001 - told beside a failure, which nothing here may hide
         return ""
-    known = [("", array) for array in inputs.values()]
-    return first_step(steps, [*known, *values], tolerance)
 
 
-def first_step(steps: Sequence[Step], values: Values, tolerance: Tolerance) -> str:
-    """The first step whose output no value is, and the value of its shape that is nearest.
+def first_step(steps: Sequence[Step], values: Sequence[Value], tolerance: Tolerance) -> str:
+    """The first step whose output no value is, and the node that should have given it.
 
     Args:
         steps: what the model did, in its order.
-        values: the graph's inputs, under an empty name, and its nodes' outputs.
+        values: the graph's inputs and its nodes' outputs, in their order.
         tolerance: what may differ.
     """
-    present = [_nearest(step.output, values, tolerance)[0] <= 1 for step in steps]
+    present = [bool(_equal(step.output, values, tolerance)) for step in steps]
     fused = _fused(steps, present)
     for number, step in enumerate(steps):
         if present[number] or fused[number]:
             continue
-        if all(_nearest(array, values, tolerance)[0] <= 1 for array in step.inputs):
-            taken = {
-                _nearest(other.output, values, tolerance)[1]
-                for other, there in zip(steps, present, strict=True)
-                if there
-            }
-            free = [value for value in values if value[0] not in taken]
-            node = _nearest(step.output, free, tolerance)[1]
+        sources = [_equal(array, values, tolerance) for array in step.inputs]
+        if all(sources):
+            node = _node(steps, values, {name for found in sources for name in found}, tolerance)
             return f"{step.name}, node {node}" if node else step.name
     return ""
 
@@ -75,15 +66,28 @@ def _fused(steps: Sequence[Step], present: Sequence[bool]) -> list[bool]:
     return fused
 
 
+def _node(
+    steps: Sequence[Step], values: Sequence[Value], sources: set[str], tolerance: Tolerance
+) -> str:
+    """The first node that takes one of ``sources`` and gives what no step of the model gave."""
+    taking = (value for value in values if sources & set(value.sources))
+    return next((value.node for value in taking if not _is_step(value, steps, tolerance)), "")
+
+
+def _is_step(value: Value, steps: Sequence[Step], tolerance: Tolerance) -> bool:
+    return any(_equal(step.output, [value], tolerance) for step in steps)
+
+
+def _equal(array: Array, values: Sequence[Value], tolerance: Tolerance) -> list[str]:
+    """Names of the values that are ``array``, within tolerance."""
+    return [
+        value.name
+        for value in values
+        if value.array.shape == array.shape
+        and value.array.dtype.kind == array.dtype.kind
+        and worst_gap({"": value.array.astype(array.dtype)}, {"": array}, tolerance).excess <= 1
+    ]
+
+
 def _same(left: Array, right: Array) -> bool:
     return left.shape == right.shape and bool((left == right).all())
-
-
-def _nearest(array: Array, values: Values, tolerance: Tolerance) -> tuple[float, str]:
-    """How far the nearest value of the same shape lies off, in tolerances, and its name."""
-    found = [
-        (worst_gap({"": value.astype(array.dtype)}, {"": array}, tolerance).excess, name)
-        for name, value in values
-        if value.shape == array.shape and value.dtype.kind == array.dtype.kind
-    ]
-    return min(found, default=(float("inf"), ""))

@@ -18,6 +18,7 @@ import onnx
 import torch
 
 from compiler.cases import example_inputs
+from compiler.golden import run_model
 from compiler.sources import Model, TorchModel
 from compiler.sources.onnx import OnnxModel
 from compiler.sources.python import import_file
@@ -87,6 +88,7 @@ def export(model: Model, spec: Spec, folder: Path, logs: Path) -> onnx.ModelProt
         raise
     except Exception as error:  # torch's exporters raise dozens of kinds
         _raise_missing(error)
+        run_model(model, spec, example_inputs(spec))  # raises where the fault is the model's
         reason = _reason(error)
         hint = _hint(reason, spec.export)
         raise ExportError(f"{spec.export.exporter} export failed: {reason}", hint=hint) from error

@@ -17,7 +17,7 @@ from runtime.tensors import Tensors, rows
 from specs.errors import ParityError, SourceError
 from specs.schema import Spec
 
-__all__ = ["Golden", "read_golden", "run_reference", "write_golden"]
+__all__ = ["Golden", "read_golden", "run_model", "run_reference", "write_golden"]
 
 BUDGET = 32_000_000
 """Bytes of one case's inputs and outputs; fewer items are kept where they would be more."""
@@ -40,7 +40,7 @@ def run_reference(model: Model, spec: Spec, case: Case) -> Golden:
         SourceError: the model fails on the case, or gives another number of outputs.
     """
     smallest = case.batches[0]
-    first = _run(model, spec, batch_of(case.inputs, smallest, 0))
+    first = run_model(model, spec, batch_of(case.inputs, smallest, 0))
     case = _within_budget(case, first, smallest)
     golden = Golden(case, _by_item(model, spec, case, first))
     for size in case.batches:
@@ -53,7 +53,7 @@ def _check_neighbours(model: Model, spec: Spec, golden: Golden, size: int) -> No
     """Run a batch of which every second item is the same one, at other places than before."""
     case = golden.case
     index = _skewed(size, rows(case.inputs))
-    found = _run(model, spec, {name: array[index] for name, array in case.inputs.items()})
+    found = run_model(model, spec, {name: array[index] for name, array in case.inputs.items()})
     expected = {name: array[index] for name, array in golden.outputs.items()}
     gap = worst_gap(found, expected, Tolerance(spec.verify.atol, spec.verify.rtol))
     if gap.excess > 1:
@@ -82,11 +82,12 @@ def _by_item(model: Model, spec: Spec, case: Case, first: Tensors) -> Tensors:
     """Outputs of every item, run at the smallest batch, of which ``first`` is done already."""
     count, size = rows(case.inputs), case.batches[0]
     starts = range(size, count, size)
-    parts = [first, *(_run(model, spec, batch_of(case.inputs, size, i)) for i in starts)]
+    parts = [first, *(run_model(model, spec, batch_of(case.inputs, size, i)) for i in starts)]
     return {name: np.concatenate([part[name] for part in parts])[:count] for name in spec.outputs}
 
 
-def _run(model: Model, spec: Spec, inputs: Tensors) -> Tensors:
+def run_model(model: Model, spec: Spec, inputs: Tensors) -> Tensors:
+    """The model's outputs by the spec's names, or ``SourceError`` where it fails."""
     try:
         ordered = [inputs[name] for name in spec.inputs]
         outputs = model.outputs(ordered, spec.export.forward_kwargs)
@@ -94,13 +95,22 @@ def _run(model: Model, spec: Spec, inputs: Tensors) -> Tensors:
         raise
     except Exception as error:  # the model's own code may raise anything
         shapes = {name: list(array.shape) for name, array in inputs.items()}
-        message = f"the model fails on inputs of shape {shapes}: {error}"
+        message = f"the model fails on inputs of shape {shapes}: {_cause(error)}"
         hint = "correct inputs, dynamic_axes or the model"
         raise SourceError(message, hint=hint, code="source_run") from error
     if len(outputs) != len(spec.outputs):
         message = f"the model gives {len(outputs)} outputs, the spec names {len(spec.outputs)}"
         raise SourceError(message, hint="name all of them in order", code="outputs_differ")
     return dict(zip(spec.outputs, outputs, strict=True))
+
+
+def _cause(error: Exception) -> str:
+    """The reason; a scripted model's stands at the end of its own traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    scripted = "TorchScript interpreter" in lines[0]
+    return lines[-1] if scripted else f"{type(error).__name__}: {lines[0]}"
 
 
 def write_golden(goldens: Iterable[Golden], folder: Path) -> None:

@@ -21,7 +21,7 @@ from runtime.engines import get_engine
 from runtime.tensors import Array, Tensors
 from specs.schema import Spec
 
-__all__ = ["Step", "graph_values", "model_steps"]
+__all__ = ["Step", "Value", "graph_values", "model_steps"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,23 @@ class Step:
     name: str
     inputs: tuple[Array, ...]
     output: Array
+
+
+@dataclass(frozen=True)
+class Value:
+    """What a node of the built graph gave, or an input of the graph.
+
+    Args:
+        name: the tensor's name.
+        array: its content.
+        node: ``node_conv2d_3 (Conv)``; "" for an input.
+        sources: names of the tensors that the node takes.
+    """
+
+    name: str
+    array: Array
+    node: str = ""
+    sources: tuple[str, ...] = ()
 
 
 def model_steps(model: Model, spec: Spec, inputs: Tensors) -> list[Step]:
@@ -102,8 +119,8 @@ class _Recorder(torch.fx.Interpreter):
 
     def run_node(self, n: torch.fx.Node) -> Any:  # noqa: ANN401 - the base's own signature
         """Run one node."""
-        args, _ = self.fetch_args_kwargs_from_env(n)
-        inputs = tuple(_copies(args))
+        # Weights are no values of the graph: an exporter may fold or transpose them.
+        inputs = tuple(_copies([self.env[m] for m in n.all_input_nodes if m.op != "get_attr"]))
         result = super().run_node(n)
         if n.op.startswith("call") and isinstance(result, torch.Tensor):
             self.steps.append(Step(f"{n.name} ({n.target})", inputs, _copy(result)))
@@ -112,7 +129,7 @@ class _Recorder(torch.fx.Interpreter):
 
 def _fx_steps(module: torch.fx.GraphModule, ordered: list[Array]) -> list[Step]:
     recorder = _Recorder(module)
-    with torch.inference_mode():
+    with torch.no_grad():
         recorder.run(*(torch.from_numpy(array) for array in ordered))
     return recorder.steps
 
@@ -134,16 +151,16 @@ def _reference_steps(proto: onnx.ModelProto, inputs: Tensors) -> list[Step]:
     ]
 
 
-def graph_values(graph: Path, inputs: Tensors) -> list[tuple[str, Array]]:
-    """Every node's output, by ``name (op type)``, in their order, run without optimisation."""
+def graph_values(graph: Path, inputs: Tensors) -> list[Value]:
+    """The inputs and every node's outputs in their order, run without optimisation."""
     proto = _all_outputs(onnx.load(str(graph)))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / graph.name
         onnx.save_model(proto, str(file), save_as_external_data=True, location=f"{graph.name}.data")
         session = get_engine("onnxruntime").open(file, "cpu", {"optimization": "disabled"})
         found = session.run(inputs)
-    return [
-        (f"{node.name or name} ({node.op_type})", found[name])
+    return [Value(name, array) for name, array in inputs.items()] + [
+        Value(name, found[name], f"{node.name or name} ({node.op_type})", tuple(node.input))
         for node in proto.graph.node
         for name in node.output
         if name in found and np.size(found[name])

@@ -53,7 +53,7 @@ def predict(  # noqa: PLR0913 - one argument per option
         _warn(predictor.manifest)
         given = [(file, item) for file in files for item in read_items(file, predictor.manifest)]
         if (plot or out) and len(given) > 1:
-            _refuse_several(plot, f"{files[0]} holds {len(given)} items")
+            _refuse_several(plot, f"the file holds {len(given)} items")
         tensors = [_preprocess(predictor, file, item) for file, item in given]
         answers = predictor.postprocess(predictor.run(tensors))
     if out is not None:
@@ -111,8 +111,8 @@ def _lines(answer: dict[str, Any]) -> list[str]:
 
 
 def _class_line(entry: dict[str, Any]) -> str:
-    label = entry.get("label", "")
-    names = " / ".join(label.values()) if isinstance(label, dict) else str(label)
+    label: str | dict[str, str] = entry.get("label", "")
+    names = " / ".join(label.values()) if isinstance(label, dict) else label
     score = entry.get("probability", entry.get("score"))
     number = "" if score is None else f"{score:8.4f}  "
     return f"{number}{entry['index']:>4}  {names}"

@@ -54,7 +54,8 @@ class AppArgs(Frozen):
         try:
             return cls.model_validate(raw)
         except ValidationError as error:
-            first = error.errors()[0]
+            # A misspelt key comes first: the one that it should be is missing because of it.
+            first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
             path = ".".join(str(part) for part in first["loc"])
             hint = ""
             if first["type"] == "extra_forbidden":

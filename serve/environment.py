@@ -44,8 +44,10 @@ def ray_environment(*, haproxy: bool) -> Generator[dict[str, str]]:
         yield {
             **_closed(),
             **_apart(),
-            **(_haproxy(folder) if haproxy else {"RAY_SERVE_ENABLE_HA_PROXY": "0"}),
+            **(_haproxy(folder) if haproxy else _python_proxy()),
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+            "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAINING_S),
+            "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": str(DRAINING_S),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_DEDUP_LOGS": "1",
         }
@@ -91,9 +93,12 @@ def _haproxy(folder: str) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{folder}/metrics.sock",
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": folder,
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAINING_S),
-        "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": str(DRAINING_S),
     }
+
+
+def _python_proxy() -> dict[str, str]:
+    """Replicas speak no HTTP themselves, where nothing stands before them."""
+    return {"RAY_SERVE_ENABLE_HA_PROXY": "0", "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0"}
 
 
 def free_port(host: str = "127.0.0.1") -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import socket
 from collections.abc import Callable, Generator
@@ -110,3 +111,22 @@ def linear_artifact(tmp_path_factory: pytest.TempPathFactory, build_file: BuildS
 def srcnn_artifact(tmp_path_factory: pytest.TempPathFactory, build_file: BuildSpec) -> Path:
     """``specs/srcnn.yaml``, built once."""
     return _artifact("srcnn", tmp_path_factory, build_file)
+
+
+@pytest.fixture(scope="session")
+def mobilenet_artifact(
+    data: Path, tmp_path_factory: pytest.TempPathFactory, build_file: BuildSpec
+) -> Path:
+    """``specs/mobilenet_v2.yaml`` with real ImageNet weights."""
+    from specs.schema import Weights
+
+    weights = Weights(path=str(data / "weights" / "mobilenet_v2_imagenet.pth"))
+    return _artifact("mobilenet_v2", tmp_path_factory, build_file, weights=weights)
+
+
+@pytest.fixture(scope="session")
+def labelled(data: Path) -> list[tuple[Path, int]]:
+    """Real pictures with their ImageNet classes."""
+    folder = data / "imagenet_samples"
+    with (folder / "labels.csv").open(encoding="utf-8") as file:
+        return [(folder / row["file"], int(row["class_index"])) for row in csv.DictReader(file)]

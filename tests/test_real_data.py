@@ -33,25 +33,6 @@ def figures(data: Path) -> Any:
 
 
 @pytest.fixture(scope="session")
-def mobilenet_artifact(
-    data: Path, root: Path, tmp_path_factory: pytest.TempPathFactory, build_file: Any
-) -> Path:
-    """``specs/mobilenet_v2.yaml`` with real ImageNet weights."""
-    from specs.schema import Weights
-
-    destination = tmp_path_factory.mktemp("real") / "mobilenet_v2"
-    weights = Weights(path=str(data / "weights" / "mobilenet_v2_imagenet.pth"))
-    build_file(root / "specs" / "mobilenet_v2.yaml", destination, weights=weights)
-    return destination
-
-
-@pytest.fixture(scope="session")
-def labelled(data: Path) -> list[tuple[Path, int]]:
-    folder = data / "imagenet_samples"
-    return [(folder / row["file"], int(row["class_index"])) for row in rows(folder / "labels.csv")]
-
-
-@pytest.fixture(scope="session")
 def torch_top5(data: Path, labelled: list[tuple[Path, int]]) -> dict[str, list[int]]:
     """The five best classes of each picture by PyTorch and torchvision's transforms."""
     model = models.mobilenet_v2(weights=None).eval()

@@ -77,9 +77,10 @@ class TorchModel(Model):
 
     def outputs(self, inputs: Sequence[Array], kwargs: Mapping[str, Any]) -> list[Array]:
         """Run the model without gradients; nested outputs are flattened in order."""
-        with torch.inference_mode():
+        # Not inference_mode: a scripted module that an exporter has run before refuses its tensors.
+        with torch.no_grad():
             result = self.call(*(torch.from_numpy(array) for array in inputs), **kwargs)
-        return [tensor.numpy() for tensor in _flatten(result)]
+        return [tensor.detach().numpy() for tensor in _flatten(result)]
 
 
 def _flatten(value: Any) -> list[torch.Tensor]:  # noqa: ANN401 - whatever forward returns

@@ -1,21 +1,34 @@
-"""A predictor without an artifact, for the parts of serving that need no engine."""
+"""A predictor that needs no artifact, and one Ray for all tests that need one."""
 
 from __future__ import annotations
 
+import os
+import re
+import signal
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from runtime.tensors import Tensors
 from specs.axes import AxisRange
 from specs.errors import InputError
 from specs.manifest import Graph, Manifest, Variant, WeightsOrigin
 from specs.schema import Limits, Serving, TensorSpec
+
+START_S = 240
+"""How long Ray may take to start two applications on a loaded machine."""
+STOP_S = 120
+MARK = "DEPLOYC_TEST_RUN"
 
 ManifestMaker = Callable[..., Manifest]
 
@@ -81,7 +94,7 @@ class FakePredictor:
         time.sleep(self.delay_s)
         if any((item["x"] == 13).any() for item in items):
             raise RuntimeError("the engine choked")
-        return [{"y": item["x"] * 2} for item in items]
+        return [{"y": np.multiply(item["x"], 2)} for item in items]
 
     def postprocess(self, outputs: Sequence[Tensors]) -> list[dict[str, Any]]:
         if self.manifest.answer == "image":
@@ -106,3 +119,97 @@ def make_predictor() -> Callable[..., FakePredictor]:
         return FakePredictor(_manifest(**changes), delay_s)
 
     return make
+
+
+@dataclass
+class Run:
+    """A started command, with a mark that all its descendants inherit."""
+
+    process: subprocess.Popen[str]
+    mark: str
+    home: Path
+    log: Path
+    printed: list[str] = field(default_factory=list[str])
+
+    def url(self) -> str:
+        """Where it serves, read from its output; ``printed`` is what came before."""
+        assert self.process.stdout is not None
+        watchdog = threading.Timer(START_S, self.process.kill)
+        watchdog.start()
+        for line in self.process.stdout:
+            if found := re.search(r"serving at (\S+)", line):
+                watchdog.cancel()
+                return found[1]
+            self.printed.append(line)
+        pytest.fail(f"it ended before it served: {self.log.read_text()}")
+
+    def living(self) -> list[str]:
+        """Command lines of the processes that carry the mark."""
+        found: list[str] = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if self.mark.encode() in (folder / "environ").read_bytes():
+                    found.append((folder / "cmdline").read_text().replace("\0", " "))
+            except OSError:
+                continue
+        return found
+
+
+Start = Callable[..., Run]
+
+
+@pytest.fixture(scope="session")
+def start_serving(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Generator[Start, None, None]:
+    """Starts `deployc serve` for applications (by name: their models) on any free port."""
+    runs: list[Run] = []
+
+    def run(apps: dict[str, list[dict[str, Any]]], *arguments: str) -> Run:
+        home = tmp_path_factory.mktemp("serve")
+        (home / "deploy.yaml").write_text(yaml.safe_dump(_config(apps)), "utf-8")
+        mark, log = uuid.uuid4().hex, home / "log"
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "specs.cli", "serve", "--port", "0", *arguments],
+            cwd=home,
+            env={**clean, MARK: mark, "HOME": str(home)},
+            stdout=subprocess.PIPE,
+            stderr=log.open("w"),
+            text=True,
+            start_new_session=True,
+        )
+        runs.append(Run(process, mark, home, log))
+        return runs[-1]
+
+    yield run
+    for started in runs:
+        if started.process.poll() is None:
+            started.process.send_signal(signal.SIGTERM)
+            started.process.wait(STOP_S)
+
+
+@pytest.fixture(scope="session")
+def ray_url(start_serving: Start, digits_artifact: Path, linear_artifact: Path) -> str:
+    """One Ray for all tests: ``/one`` serves digits alone, ``/many`` digits and line."""
+    digits = {"artifact": str(digits_artifact)}
+    line = {"artifact": str(linear_artifact), "name": "line"}
+    run = start_serving({"one": [{**digits, "max_batch": 8}], "many": [digits, line]})
+    return run.url().removesuffix("/one")
+
+
+def _config(apps: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    applications = [
+        {
+            "name": name,
+            "route_prefix": "/" if len(apps) == 1 else f"/{name}",
+            "import_path": "serve.app:build",
+            "args": {"models": models},
+        }
+        for name, models in apps.items()
+    ]
+    return {
+        "proxy_location": "HeadOnly",
+        "http_options": {"host": "127.0.0.1"},
+        "applications": applications,
+    }

@@ -153,11 +153,11 @@ def test_a_rebuilt_artifact_changes_the_config(tmp_path: Path, digits_artifact: 
 def test_another_digest_than_the_one_asked_for_is_refused_with_both(
     tmp_path: Path, digits_artifact: Path
 ) -> None:
-    model = f"{digits_artifact}\n          digest: {'0' * 64}"
+    model = f"{digits_artifact}\n          digest: {'f' * 64}"
     file = config.read(write(tmp_path, GOOD.replace("build/digits", model)))
     with pytest.raises(ServeError) as caught:
         config.resolve(file)
-    assert "0" * 64 in caught.value.message
+    assert "f" * 64 in caught.value.message
     assert digest_of(digits_artifact) in caught.value.message
 
 

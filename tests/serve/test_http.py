@@ -20,6 +20,7 @@ MakePredictor = Callable[..., Any]
 OPTIONS = Options("twice", max_batch=8, max_items=16, threads=2)
 URL = "/models/twice/predict"
 IMAGE = {"takes": "image"}
+PNG = {"content-type": "image/png"}
 
 
 async def _client(model: Model) -> httpx.AsyncClient:
@@ -95,9 +96,7 @@ def test_an_image_is_one_item(make_predictor: MakePredictor, kind: str) -> None:
     assert response.json()["answer"] == {"outputs": {"y": [10.0, 10.0]}}
 
 
-@pytest.mark.parametrize(
-    ("shape", "answers"), [((2, 3), 0), ((2, 3, 3), 0), ((4, 2, 3, 3), 4)]
-)
+@pytest.mark.parametrize(("shape", "answers"), [((2, 3), 0), ((2, 3, 3), 0), ((4, 2, 3, 3), 4)])
 def test_pixels_are_one_item_up_to_rank_3(
     make_predictor: MakePredictor, shape: tuple[int, ...], answers: int
 ) -> None:
@@ -135,7 +134,13 @@ BAD: list[tuple[str, dict[str, Any], dict[str, Any], int, str]] = [
     ("no items", {}, {"content": npy(np.zeros((0, 2)))}, 400, "empty_body"),
     ("too many items", {}, {"json": [[1, 2]] * 17}, 413, "too_large"),
     ("text", {}, {"content": "hello", "headers": {"content-type": "text/plain"}}, 415, ""),
-    ("image to tensors", {}, {"content": b"IMG", "headers": {"content-type": "image/png"}}, 415, ""),
+    (
+        "image to tensors",
+        {},
+        {"content": b"IMG", "headers": {"content-type": "image/png"}},
+        415,
+        "",
+    ),
     ("bytes to tensors", {}, {"content": b"IMG"}, 415, ""),
     ("no image", IMAGE, {"content": b"GIF"}, 415, "not_an_image"),
     ("pixels below 0", IMAGE, {"json": [[-1, 2]]}, 400, "wrong_dtype"),

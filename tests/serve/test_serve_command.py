@@ -1,0 +1,89 @@
+"""`deployc serve` as people run it: a process that is started, asked, and interrupted."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+STOP_S = 120
+
+Start = Callable[..., Any]
+
+
+def _slowly(body: bytes, sent: threading.Event, seconds: float) -> Iterator[bytes]:
+    yield body[:50]
+    sent.set()
+    time.sleep(seconds)
+    yield body[50:]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_it_serves_until_ctrl_c_answers_what_is_in_flight_and_leaves_nothing(
+    start_serving: Start, digits_artifact: Path, root: Path
+) -> None:
+    picture = root / "specs" / "samples" / "digits" / "digit_3.png"
+    run = start_serving({"app": [{"artifact": str(digits_artifact)}]}, "--try", str(picture))
+    url = run.url()
+    assert any("digit_3.png" in line and "three" in line for line in run.printed)
+    predict = f"{url}/models/digits/predict"
+    body = picture.read_bytes()
+    assert httpx.get(f"{url}/readyz").status_code == 200
+    assert httpx.post(predict, content=body).json()["answer"]["classes"][0]["label"] == "three"
+    assert httpx.post(predict, content=b"no image").status_code == 415
+    assert httpx.post(f"{url}/models/digit/predict", content=body).status_code == 404
+    assert httpx.post(predict, content=bytes(20_000_001)).status_code == 413
+
+    statuses: list[int] = []
+    sent = threading.Event()
+
+    def ask() -> None:
+        slow = httpx.post(predict, content=_slowly(body, sent, 4), timeout=60)
+        statuses.append(slow.status_code)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    assert sent.wait(10)
+    time.sleep(0.5)
+    run.process.send_signal(signal.SIGINT)
+    assert run.process.wait(STOP_S) == 0, run.log.read_text()
+    asking.join(10)
+    assert statuses == [200]
+    assert run.living() == []
+    assert not (run.home / ".ray").exists()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_without_haproxy_it_says_so_and_ends_with_its_parent(
+    start_serving: Start, digits_artifact: Path
+) -> None:
+    run = start_serving({"app": [{"artifact": str(digits_artifact)}]}, "--no-haproxy")
+    url = run.url()
+    assert "Python proxy" in run.log.read_text()
+    assert httpx.get(f"{url}/readyz").status_code == 200
+    run.process.kill()
+    run.process.wait()
+    deadline = time.monotonic() + STOP_S
+    while run.living() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert run.living() == []
+
+
+def test_a_misspelt_key_ends_it_before_anything_is_started(tmp_path: Path) -> None:
+    (tmp_path / "deploy.yaml").write_text("aplications: []\n")
+    command = [sys.executable, "-m", "specs.cli", "serve", "--port", "0"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "deploy.yaml:1:1: aplications" in done.stderr
+    assert "did you mean 'applications'?" in done.stderr
+    assert "Traceback" not in done.stderr
