@@ -41,7 +41,6 @@ from specs.manifest import (
 from specs.schema import Spec, Target, Weights
 
 if TYPE_CHECKING:
-    from compiler.golden import Golden
     from compiler.sources import Model
     from runtime.predictor import Predictor
 
@@ -306,10 +305,10 @@ class _Build:
         variant = self._described(target, file.name, {"parity": [], "details": {}, "right": 0})
         return Predictor(self._manifest([variant], {}, ""), variant, self.processing, session)
 
-    def _locate(self, golden: Golden) -> str:
+    def _locate(self, inputs: Tensors) -> str:
         from compiler.divergence import first_divergence
 
-        return first_divergence(self.model, self.graph, self.spec, golden)
+        return first_divergence(self.model, self.graph, self.spec, inputs)
 
     def _described(self, target: Target, file: str, proven: dict[str, Any]) -> Variant:
         variant = Variant(

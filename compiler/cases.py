@@ -143,7 +143,7 @@ def read_item(file: Path) -> bytes | np.ndarray:
     if file.suffix == ".npy":
         try:
             return np.load(file, allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise InputError(f"{file.name} is no .npy file: {error}") from error
     return file.read_bytes()
 

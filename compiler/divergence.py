@@ -12,20 +12,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from compiler.cases import batch_of
 from compiler.compare import Tolerance, worst_gap
-from compiler.golden import Golden
 from compiler.sources import Model
 from compiler.traces import Step, Value, graph_values, model_steps
-from runtime.tensors import Array
+from runtime.tensors import Array, Tensors
 from specs.schema import Spec
 
 __all__ = ["first_divergence", "first_step"]
 
 
-def first_divergence(model: Model, graph: Path, spec: Spec, golden: Golden) -> str:
+def first_divergence(model: Model, graph: Path, spec: Spec, inputs: Tensors) -> str:
     """``layer1.0.conv1 (Conv2d), node node_conv2d_3 (Conv)``, or "" where it cannot be found."""
-    inputs = batch_of(golden.case.inputs, golden.case.batches[0], 0)
     tolerance = Tolerance(spec.verify.atol, spec.verify.rtol)
     try:
         steps = model_steps(model, spec, inputs)

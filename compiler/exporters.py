@@ -58,6 +58,11 @@ PLACES = {
 }
 """Where each parameter of ``torch.onnx.export`` stands in a spec; "" for files, which are ours."""
 
+TRAINING = {
+    "eval": torch.onnx.TrainingMode.EVAL,
+    "preserve": torch.onnx.TrainingMode.PRESERVE,
+    "train": torch.onnx.TrainingMode.TRAINING,
+}
 TOLD = 12
 """Lines of an exporter's message that an error repeats."""
 
@@ -235,7 +240,7 @@ def _torchscript_options(export: Export) -> dict[str, Any]:
     given = {name: getattr(export, name) for name in names if getattr(export, name) is not None}
     given["verbose"] = bool(export.verbose)
     if export.training:
-        given["training"] = torch.onnx.TrainingMode.__members__[export.training.upper()]
+        given["training"] = TRAINING[export.training]
     if export.operator_export_type:
         kind = export.operator_export_type.upper()
         given["operator_export_type"] = torch.onnx.OperatorExportTypes.__members__[kind]
@@ -274,11 +279,16 @@ def _quiet() -> Generator[None, None, None]:
 
 
 def _raise_missing(error: BaseException | None) -> None:
-    """Let a missing package of an extra through: the command line says how to install it."""
-    while error is not None:
-        if isinstance(error, ModuleNotFoundError) and error.name in {"onnxscript", "onnx"}:
-            raise error
+    """Name a missing package; one of an extra goes through, the command line names the extra."""
+    while error is not None and not isinstance(error, ModuleNotFoundError):
         error = error.__cause__ or error.__context__
+    if error is None:
+        return
+    if error.name in {"onnxscript", "onnx"}:
+        raise error
+    message = f"the export needs the package {error.name}, which is not installed"
+    hint = f"pip install {error.name}"
+    raise ExportError(message, hint=hint, code="export_package") from error
 
 
 def _reason(error: Exception) -> str:

@@ -8,6 +8,7 @@ from compiler.cases import batch_of
 from compiler.compare import Gap, Tolerance, worst_gap
 from compiler.golden import Golden
 from runtime.predictor import Predictor
+from runtime.tensors import Tensors
 from specs.errors import EngineError, ParityError
 from specs.manifest import ParityCase
 
@@ -21,7 +22,7 @@ def check_parity(
     predictor: Predictor,
     goldens: Iterable[Golden],
     tolerance: Tolerance,
-    locate: Callable[[Golden], str],
+    locate: Callable[[Tensors], str],
 ) -> list[ParityCase]:
     """Run every golden case at each of its batch sizes, each item among two sets of neighbours.
 
@@ -29,8 +30,8 @@ def check_parity(
         predictor: the variant, through the code that runs in production.
         goldens: the cases with PyTorch's outputs.
         tolerance: what may differ.
-        locate: names the first node at which the two diverge, or "" where it cannot be found;
-            called on failure alone.
+        locate: names the first node at which the two diverge on the batch that failed, or ""
+            where it cannot be found; called on failure alone.
 
     Raises:
         ParityError: beyond tolerance; with the worst output, its index and both values.
@@ -38,16 +39,20 @@ def check_parity(
     results: list[ParityCase] = []
     for golden in goldens:
         for size in golden.case.batches:
-            gap = _worst(predictor, golden, size, tolerance)
+            shift, gap = _worst(predictor, golden, size, tolerance)
             where = f"{golden.case.name}, batch {size}"
             if gap.excess > 1:
-                raise _beyond(gap, where, tolerance, locate(golden))
+                first = locate(batch_of(golden.case.inputs, size, shift))
+                raise _beyond(gap, where, tolerance, first)
             results.append(ParityCase(case=where, max_abs=gap.max_abs, max_excess=gap.excess))
     return results
 
 
-def _worst(predictor: Predictor, golden: Golden, size: int, tolerance: Tolerance) -> Gap:
-    worst = Gap()
+def _worst(
+    predictor: Predictor, golden: Golden, size: int, tolerance: Tolerance
+) -> tuple[int, Gap]:
+    """The widest gap, and where the batch that has it starts among the items."""
+    worst = (0, Gap())
     for shift in SHIFTS:
         inputs = batch_of(golden.case.inputs, size, shift)
         try:
@@ -61,7 +66,7 @@ def _worst(predictor: Predictor, golden: Golden, size: int, tolerance: Tolerance
             )
             raise ParityError(message, hint=hint, code="parity_run") from error
         gap = worst_gap(found, batch_of(golden.outputs, size, shift), tolerance)
-        worst = max(worst, gap, key=lambda each: (each.excess, each.max_abs))
+        worst = max(worst, (shift, gap), key=lambda each: (each[1].excess, each[1].max_abs))
     return worst
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import click
 
 from serve.session import LOCAL, ServeOptions
@@ -35,4 +37,6 @@ def serve(ctx: click.Context, **options: str | int | bool | None) -> None:
     Prints the address and an example once the models are loaded and warm. Ctrl-C or SIGTERM
     answers what is in flight and stops everything that was started; a second one hurries.
     """
+    if find_spec("ray") is None:  # said here: the process that imports it is another one
+        raise ModuleNotFoundError("No module named 'ray'", name="ray")
     ctx.exit(supervise(ServeOptions(**options)))  # pyright: ignore[reportArgumentType] - click's values

@@ -29,23 +29,26 @@ _ray = cast("Any", ray)
 _serve = cast("Any", api)
 
 
-def connect(address: str, *, dashboard: bool) -> None:
-    """Start a Ray of our own (``local``), or join the one at ``address``."""
+def connect(address: str, *, dashboard: bool) -> str:
+    """Start a Ray of our own (``local``), or join the one at ``address``; its dashboard's address.
+
+    Raises:
+        ServeError: Ray did not start, or none is there.
+    """
     _check_reachable(address)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     quiet = {"namespace": "serve", "log_to_driver": False, "logging_level": logging.WARNING}
     own = {"include_dashboard": dashboard} if address == "local" else {}
     for attempt in range(STARTS):
         try:
-            _ray.init(address=address, **quiet, **own)
+            return str(_ray.init(address=address, **quiet, **own).dashboard_url)
         except Exception as error:
             _ray.shutdown()
             if address != "local":
                 raise ServeError(f"no Ray at '{address}': {error}", code="ray") from error
             if attempt == STARTS - 1:
                 raise ServeError(f"Ray did not start: {error}", code="ray") from error
-        else:
-            return
+    raise AssertionError
 
 
 def _check_reachable(address: str) -> None:

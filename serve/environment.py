@@ -40,10 +40,11 @@ def has_haproxy() -> bool:
 @contextmanager
 def ray_environment(*, haproxy: bool) -> Generator[dict[str, str]]:
     """The variables for a Ray of its own on this machine, and a folder that lives as long."""
-    with TemporaryDirectory(prefix="deployc-", dir=SCRATCH if haproxy else None) as folder:
+    scratch = TemporaryDirectory(prefix="deployc-", dir=SCRATCH if haproxy else None)
+    with scratch as folder, _claimed_range(2 * REPLICA_PORTS) as first:
         yield {
             **_closed(),
-            **_apart(),
+            **_apart(first),
             **(_haproxy(folder) if haproxy else _python_proxy()),
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAINING_S),
@@ -68,13 +69,12 @@ def _closed() -> dict[str, str]:
     }
 
 
-def _apart() -> dict[str, str]:
+def _apart(base: int) -> dict[str, str]:
     """Ports for which Ray has fixed numbers: two runs on one machine must not meet."""
-    base = _free_range(2 * REPLICA_PORTS)
     return {
         "AUTOSCALER_METRIC_PORT": str(free_port()),
         "DASHBOARD_METRIC_PORT": str(free_port()),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(base),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(base + 1),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(base + REPLICA_PORTS),
         "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(base + REPLICA_PORTS),
         "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(base + 2 * REPLICA_PORTS),
@@ -125,14 +125,18 @@ def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
-def _free_range(width: int) -> int:
-    """Start of a range whose first ports are free; two runs rarely draw the same one."""
-    for _ in range(100):
-        base = random.randrange(FIRST_PORT, LAST_PORT, width)  # noqa: S311 - no secret
-        try:
-            check_free("127.0.0.1", base)
-            check_free("127.0.0.1", base + 1)
-        except ServeError:
-            continue
-        return base
+@contextmanager
+def _claimed_range(width: int) -> Generator[int]:
+    """Start of a range of ports that no other run takes: its first one is held meanwhile."""
+    bases = list(range(FIRST_PORT, LAST_PORT, width))
+    random.shuffle(bases)
+    for base in bases:
+        with closing(socket.socket()) as sock:
+            try:
+                sock.bind(("127.0.0.1", base))
+                sock.listen()  # else another could bind it, too
+            except OSError:
+                continue
+            yield base
+            return
     raise ServeError(f"no free ports between {FIRST_PORT} and {LAST_PORT}", code="port")

@@ -148,7 +148,10 @@ def _run(options: ServeOptions, data: dict[str, Any], stop: _Stop) -> None:
     apps: list[str] = []
     _log("starting Ray ...")
     try:
-        cluster.connect(options.address, dashboard=options.dashboard)
+        dashboard = cluster.connect(options.address, dashboard=options.dashboard)
+        if options.dashboard and options.address == LOCAL:
+            _log(f"dashboard: http://{dashboard}")
+            _log(f"its token: {os.environ.get('RAY_AUTH_TOKEN', 'none')}")
         stop.listen()
         apps = [] if stop.asked() else cluster.deploy(data)
         stop.listen()

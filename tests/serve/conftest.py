@@ -10,7 +10,8 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -145,14 +146,20 @@ class Run:
 
     def living(self) -> list[str]:
         """Command lines of the processes that carry the mark."""
-        found: list[str] = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                if self.mark.encode() in (folder / "environ").read_bytes():
-                    found.append((folder / "cmdline").read_text().replace("\0", " "))
-            except OSError:
-                continue
+        return [command for command, _ in self._processes()]
+
+    def rays(self) -> list[bytes]:
+        """Environments of Ray's own processes."""
+        found = [environment for command, environment in self._processes() if "ray/" in command]
+        assert found
         return found
+
+    def _processes(self) -> Iterator[tuple[str, bytes]]:
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                environment = (folder / "environ").read_bytes()
+                if self.mark.encode() in environment:
+                    yield (folder / "cmdline").read_text().replace("\0", " "), environment
 
 
 Start = Callable[..., Run]

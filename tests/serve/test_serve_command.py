@@ -35,6 +35,7 @@ def test_it_serves_until_ctrl_c_answers_what_is_in_flight_and_leaves_nothing(
     run = start_serving({"app": [{"artifact": str(digits_artifact)}]}, "--try", str(picture))
     url = run.url()
     assert any("digit_3.png" in line and "three" in line for line in run.printed)
+    assert all(b"RAY_AUTH_MODE=token" in environment for environment in run.rays())
     predict = f"{url}/models/digits/predict"
     body = picture.read_bytes()
     assert httpx.get(f"{url}/readyz").status_code == 200
