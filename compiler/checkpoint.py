@@ -144,7 +144,7 @@ def fit(module: torch.nn.Module, tensors: TensorMap, adapt: StateDict) -> list[s
     Raises:
         WeightsError: with the keys, and the rename that would fix them where it can be guessed.
     """
-    own = {k: v for k, v in module.state_dict().items() if isinstance(v, torch.Tensor)}
+    own = _own(module)
     wrong = [
         f"{key}: the file has {list(tensors[key].shape)}, the model {list(own[key].shape)}"
         for key in own
@@ -166,6 +166,17 @@ def fit(module: torch.nn.Module, tensors: TensorMap, adapt: StateDict) -> list[s
         raise WeightsError(message, hint=hint, code="weights_fit")
     _load(module, tensors)
     return told
+
+
+def _own(module: torch.nn.Module) -> TensorMap:
+    """The module's tensors; it may keep other things in its state as well."""
+    own = {k: v for k, v in module.state_dict().items() if isinstance(v, torch.Tensor)}
+    lazy = [key for key, value in own.items() if torch.nn.parameter.is_lazy(value)]
+    if lazy:
+        message = f"the model has parameters without a shape yet: {', '.join(lazy[:SHOWN])}"
+        hint = "make its modules with all their sizes, not nn.Lazy ones"
+        raise WeightsError(message, hint=hint, code="weights_fit")
+    return own
 
 
 def _load(module: torch.nn.Module, tensors: TensorMap) -> None:

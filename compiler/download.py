@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
+import urllib3
 from filelock import FileLock
 
 from compiler.cache import cache_folder
@@ -22,7 +23,8 @@ FIRST_WAIT = 0.5
 """Seconds before the second attempt; doubled before each further one."""
 TIMEOUT = (10.0, 30.0)
 """Seconds to connect, and between two pieces of the body."""
-PIECE = 1 << 18
+PIECE = 1 << 14
+"""Bytes read at once; so many are lost where a connection breaks."""
 LONGEST_NAME = 100
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 WAYS_OUT = "build with --weights FILE (a copy you have) or --weights random:0 (to try the spec out)"
@@ -91,7 +93,7 @@ def _fetch(url: str, part: Path, reporter: Reporter) -> None:
                 raise _unreachable(url, error) from error
             time.sleep(wait)
             wait *= 2
-        except requests.RequestException as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise _unreachable(url, error) from error
         else:
             return

