@@ -18,9 +18,10 @@ from filelock import FileLock
 
 from specs.digests import file_sha256, json_sha256, text_sha256
 
-__all__ = ["StageResult", "StageStore", "cache_folder", "code_digest", "versions"]
+__all__ = ["RESULT", "StageResult", "StageStore", "cache_folder", "code_digest", "versions"]
 
 RESULT = "stage.json"
+"""Lies in every stored result: its data and its files' hashes."""
 
 
 def cache_folder() -> Path:

@@ -21,7 +21,7 @@ def check_contract(proto: onnx.ModelProto, spec: Spec) -> None:
     found = list(differences(proto, spec))
     if found:
         lines = "\n  ".join(message for message, _ in found)
-        hints = " ".join(dict.fromkeys(hint for _, hint in found if hint))
+        hints = "; ".join(dict.fromkeys(hint for _, hint in found if hint))
         message = f"the exported graph is not what the spec asks for:\n  {lines}"
         raise ContractError(message, hint=hints or "correct the spec or the model")
 

@@ -27,6 +27,8 @@ __all__ = [
     "shape_of",
 ]
 
+INDICES = frozenset({onnx.TensorProto.INT64, onnx.TensorProto.INT32})
+"""Types of shapes and indices, which exporters keep among the weights."""
 EXTERNAL_ABOVE = 1_500_000_000
 """Bytes of weights above which they lie beside the graph: protobuf ends at 2 GiB."""
 
@@ -175,7 +177,8 @@ def external_files(file: Path) -> list[Path]:
 def describe(proto: onnx.ModelProto, exporter: str) -> Graph:
     """What the manifest says of the graph."""
     nodes = Counter(_op_name(node) for node in _nodes(proto.graph))
-    parameters = sum(_elements(tensor) for tensor in proto.graph.initializer)
+    weights = [tensor for tensor in proto.graph.initializer if tensor.data_type not in INDICES]
+    parameters = sum(_elements(tensor) for tensor in weights)
     return Graph(
         exporter=exporter,
         opset=opset_of(proto),

@@ -52,7 +52,7 @@ def publish(destination: Path, files: Files, manifest: Manifest) -> bool:
     with _locked(destination):
         if _is_there(destination, text):
             return False
-        check_place(destination)
+        _refuse_foreign(destination)
         _write(destination, lambda draft: _fill(draft, files, text))
     return True
 
@@ -83,6 +83,11 @@ def _place(destination: Path) -> Path:
 def check_place(destination: Path) -> None:
     """Raise ``ArtifactError`` (``artifact_in_the_way``) where something else would be lost."""
     destination = _place(destination)
+    with _locked(destination):  # else another build may be just between its two renames
+        _refuse_foreign(destination)
+
+
+def _refuse_foreign(destination: Path) -> None:
     if not destination.exists():
         return
     folder = destination.is_dir()

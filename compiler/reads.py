@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
+from compiler.cache import RESULT
+from specs.manifest import MANIFEST
 from specs.schema import Spec
 
 __all__ = ["source_files"]
 
 MOST = 1000
 """Python files beside a source that count as part of it, at most."""
+FOREIGN = frozenset({"site-packages", "node_modules", "__pycache__"})
 
 
 def source_files(spec: Spec, folder: Path) -> Iterator[tuple[str, Path]]:
@@ -32,9 +37,7 @@ def source_files(spec: Spec, folder: Path) -> Iterator[tuple[str, Path]]:
 
 def _read_by(file: Path) -> list[Path]:
     if file.suffix == ".py":
-        return sorted(path for path in file.parent.rglob("*.py") if _counts(path, file.parent))[
-            :MOST
-        ]
+        return list(islice(_python_files(file.parent), MOST))
     if file.suffix == ".onnx":
         from compiler.graph import external_files
 
@@ -42,7 +45,14 @@ def _read_by(file: Path) -> list[Path]:
     return []
 
 
-def _counts(path: Path, folder: Path) -> bool:
-    """Whether it can be a neighbour: what lies in an environment or a hidden folder is none."""
-    parts = path.relative_to(folder).parts
-    return not any(part.startswith(".") or part == "site-packages" for part in parts)
+def _python_files(folder: Path) -> Iterator[Path]:
+    """What a file in ``folder`` may import: nothing hidden, installed, or built here.
+
+    Folders that go away meanwhile, such as another build's drafts, are no error.
+    """
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name[0] != "." and name not in FOREIGN)
+        if MANIFEST in names or RESULT in names:
+            folders.clear()
+            continue
+        yield from (Path(parent, name) for name in sorted(names) if name.endswith(".py"))

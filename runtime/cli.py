@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from specs.schema import TensorSpec
 __all__ = ["inspect", "predict"]
 
 ARTIFACT = click.Path(path_type=Path)
+PIPE_WIDTH = 200
 
 
 @click.command(short_help="Answer files with an artifact.")
@@ -139,7 +141,9 @@ def _warn(manifest: Manifest) -> None:
 
 
 def _show(manifest: Manifest, digest: str) -> None:
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    # Into a pipe nothing is cut to the 80 columns that Rich assumes there.
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    console = Console(highlight=False, markup=False, soft_wrap=True, width=width)
     console.print(f"{manifest.name}  {digest[:12]}  {manifest.description}")
     for warning in manifest.warnings():
         console.print(f"! {warning}")

@@ -33,6 +33,10 @@ class OverloadError(ServeError):
             hint=f"try again in {retry_after_s} s, or serve more replicas",
         )
         self.retry_after_s = retry_after_s
+        self._arguments = (waiting, bound, retry_after_s)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), self._arguments
 
 
 class ClosedError(ServeError):

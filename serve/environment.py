@@ -74,7 +74,11 @@ def _apart(base: int) -> dict[str, str]:
     return {
         "AUTOSCALER_METRIC_PORT": str(free_port()),
         "DASHBOARD_METRIC_PORT": str(free_port()),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(base + 1),
+        # Ray's own proxies stand in while HAProxy knows no replica. Left at their fixed numbers
+        # two runs would share them, and answer each other's requests.
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(base + 1),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(base + 2),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(base + 3),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(base + REPLICA_PORTS),
         "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(base + REPLICA_PORTS),
         "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(base + 2 * REPLICA_PORTS),

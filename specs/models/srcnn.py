@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -18,7 +20,9 @@ class SRCNN(nn.Module):
             paper's zeros leave a dark frame around the picture; ``replicate`` does not.
     """
 
-    def __init__(self, scale: int = 3, padding_mode: str = "zeros") -> None:
+    def __init__(
+        self, scale: int = 3, padding_mode: Literal["zeros", "replicate"] = "zeros"
+    ) -> None:
         super().__init__()
         self.scale = scale
         self.conv1 = nn.Conv2d(3, 64, kernel_size=9, padding=4, padding_mode=padding_mode)

@@ -58,5 +58,11 @@ def test_of_two_branches_the_one_that_differs_is_named_though_the_other_ran_late
     assert first_step(steps, values, TOLERANCE) == "left, node node l"
 
 
+def test_a_step_whose_inputs_are_not_in_the_graph_is_not_where_the_two_part() -> None:
+    steps = [_step("a", 0, 1), _step("b", 5, 6)]
+    values = _values(("x", "", 0), ("p", "x", 1), ("q", "p", 7))
+    assert first_step(steps, values, TOLERANCE) == ""
+
+
 def test_a_model_without_steps_has_nothing_to_name() -> None:
     assert first_step([], _values(("x", "", 0)), TOLERANCE) == ""

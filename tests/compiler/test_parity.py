@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -16,6 +16,12 @@ from onnx import numpy_helper
 
 import compiler.exporters
 import runtime
+from compiler.cases import Case, batch_of
+from compiler.compare import Tolerance
+from compiler.golden import Golden
+from compiler.parity import check_parity
+from runtime.predictor import Predictor
+from runtime.tensors import Tensors, rows
 from specs.errors import DeploycError, ParityError
 
 Make = Callable[..., dict[str, Any]]
@@ -125,6 +131,32 @@ def test_a_failure_while_looking_for_the_first_difference_does_not_hide_the_diff
     error = refused(spec())
     assert error.code == "parity"
     assert "first divergence" not in error.message
+
+
+class _ByPlace:
+    """An engine that gives the same rows whatever it is asked, right for the first order alone."""
+
+    def __init__(self, outputs: Tensors) -> None:
+        self.outputs = outputs
+
+    def predict_batch(self, inputs: Tensors) -> Tensors:
+        """The stored rows."""
+        return batch_of(self.outputs, rows(inputs), 0)
+
+
+def test_an_engine_that_answers_by_place_is_caught_by_a_second_order_of_the_items() -> None:
+    case = Case("random", {"x": np.arange(3.0)[:, None]}, (1, 2))
+    outputs: Tensors = {"y": np.arange(3.0)[:, None]}
+    predictor = cast("Predictor", _ByPlace(outputs))
+    seen: list[Tensors] = []
+
+    def locate(inputs: Tensors) -> str:
+        seen.append(inputs)
+        return "here"
+
+    with pytest.raises(ParityError, match="first divergence: here"):
+        check_parity(predictor, [Golden(case, outputs)], Tolerance(0.1, 0.0), locate)
+    assert seen[0]["x"].tolist() == [[1.0]]  # the batch that failed, not the first one
 
 
 def test_what_tolerance_allows_passes(

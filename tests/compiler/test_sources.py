@@ -140,6 +140,7 @@ def test_a_sibling_may_be_imported_as_late_as_in_the_constructor(
     )
     build_spec(spec())
     assert _answer(tmp_path / "artifact", np.ones(4, np.float32)).tolist() == [3] * 3
+    assert not list(tmp_path.rglob("__pycache__"))
 
 
 def test_an_edit_within_one_second_that_keeps_the_size_is_seen(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -272,3 +273,9 @@ def test_what_is_done_tells_its_times_and_its_batch() -> None:
         assert (second.queued_s, second.engine_s, second.batch) == (0.25, 0.25, 1)
 
     run(scenario)
+
+
+def test_an_overload_survives_the_trip_between_processes() -> None:
+    error = pickle.loads(pickle.dumps(OverloadError(9, 8, 3)))  # noqa: S301 - our own
+    assert isinstance(error, OverloadError)
+    assert (error.retry_after_s, error.code) == (3, "overloaded")

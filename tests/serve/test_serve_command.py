@@ -80,6 +80,22 @@ def test_without_haproxy_it_says_so_and_ends_with_its_parent(
     assert run.living() == []
 
 
+@pytest.mark.ray
+@pytest.mark.slow
+def test_two_runs_on_one_machine_answer_for_their_own_models_alone(
+    start_serving: Start, ray_url: str, linear_artifact: Path
+) -> None:
+    run = start_serving({"app": [{"artifact": str(linear_artifact), "name": "alone"}]})
+    # Asked from the first moment on, when HAProxy may not know the replica yet.
+    url = run.url()
+    answers = [httpx.get(f"{url}/models").json()["models"][0]["name"] for _ in range(40)]
+    assert set(answers) == {"alone"}
+    other = [httpx.get(f"{ray_url}/one/models").json()["models"][0]["name"] for _ in range(40)]
+    assert set(other) == {"digits"}
+    run.process.send_signal(signal.SIGINT)
+    assert run.process.wait(STOP_S) == 0
+
+
 def test_a_misspelt_key_ends_it_before_anything_is_started(tmp_path: Path) -> None:
     (tmp_path / "deploy.yaml").write_text("aplications: []\n")
     command = [sys.executable, "-m", "specs.cli", "serve", "--port", "0"]

@@ -18,8 +18,9 @@ PROBLEM = Problem("a.yaml", 2, 3, "inputs", "missing", "'inputs' is missing", "a
 
 def test_the_tree_at_the_modules_head_is_the_tree() -> None:
     drawn = re.findall(r"^    [├└]── (\w+)", errors.__doc__ or "", re.MULTILINE)
-    assert drawn == [kind.__name__ for kind in DeploycError.__subclasses__()]
-    assert not [kind for kind in ERRORS for _ in kind.__subclasses__() if kind is not DeploycError]
+    # Other modules may refine a class; this one holds the two levels that it draws.
+    assert drawn == [kind.__name__ for kind in ERRORS if kind.__base__ is DeploycError]
+    assert len(drawn) + 1 == len(ERRORS)
 
 
 def test_every_error_has_a_code_of_its_own() -> None:
