@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 from typing import Any, Protocol
 
 from starlette.applications import Starlette
@@ -18,6 +19,8 @@ from specs.faults import nearest
 __all__ = ["ROUTES", "Served", "http_app"]
 
 ROUTES = ("GET /models", "POST /models/{name}/predict", "GET /healthz", "GET /readyz")
+DISCARD_S = 5.0
+"""How long the rest of a body that is too large is read, at most."""
 STATE_TIMEOUT_S = 5.0
 """How long /models and /readyz wait for a model to say how it is."""
 
@@ -114,12 +117,29 @@ async def _body(request: Request, limit: int) -> bytes:
         raise _TooLargeError
     parts: list[bytes] = []
     size = 0
-    async for part in request.stream():
+    stream = request.stream()
+    async for part in stream:
         size += len(part)
         if size > limit:
+            await _discard(stream, limit)
             raise _TooLargeError
         parts.append(part)
     return b"".join(parts)
+
+
+async def _discard(stream: AsyncIterator[bytes], most: int) -> None:
+    """Read on for a little and keep nothing: most clients look at the answer only once all is sent.
+
+    A reply before that may meet a client that still writes, which then sees a broken connection in
+    its place. One that has far more to send has to live with that.
+    """
+    with suppress(TimeoutError, ClientDisconnect):
+        async with asyncio.timeout(DISCARD_S):
+            size = 0
+            async for part in stream:
+                size += len(part)
+                if size > most:
+                    return
 
 
 def _too_large(limit: int) -> Reply:
