@@ -21,6 +21,7 @@ from specs.digests import file_sha256
 from specs.errors import DeploycError, InputError
 from specs.manifest import MANIFEST, Manifest, Variant
 from specs.schema import TensorSpec
+from specs.values import show_shape
 
 __all__ = ["inspect", "predict"]
 
@@ -166,7 +167,7 @@ def _facts(manifest: Manifest) -> Table:
     for kind in ("inputs", "outputs"):
         tensors: dict[str, TensorSpec] = getattr(manifest, kind)
         for name, tensor in tensors.items():
-            table.add_row(kind[:-1], f"{name}: {tensor.dtype} {list(tensor.shape)}")
+            table.add_row(kind[:-1], f"{name}: {tensor.dtype} {show_shape(tensor.shape)}")
     for name, axis in manifest.axes.items():
         table.add_row("axis", f"{name}: {axis.min} to {axis.max}, opt {axis.opt}")
     table.add_row("takes", manifest.takes)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -129,8 +130,9 @@ def test_a_python_source_imports_its_own_siblings_not_namesakes_of_another_sourc
 
 
 def test_a_sibling_may_be_imported_as_late_as_in_the_constructor(
-    spec: Spec, tmp_path: Path, build_spec: Build
+    spec: Spec, tmp_path: Path, build_spec: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     (tmp_path / "late_block.py").write_text("FACTOR = 3\n")
     (tmp_path / "net.py").write_text(
         "import torch\nclass Net(torch.nn.Module):\n"
