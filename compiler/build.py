@@ -149,8 +149,8 @@ class _Build:
     def _weights(self) -> FoundWeights:
         with self.reporter.step("weights") as step:
             found = find_weights(self.spec, self.loaded.folder, self.override, self.reporter)
-            step.detail = str(found.origin) if found.origin.origin != "source" else "in the source"
-        if found.origin.origin == "random":
+            step.detail = str(found.origin)
+        if found.origin.seed is not None:
             self.reporter.note(f"weights are {found.origin}")
         return found
 

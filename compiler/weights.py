@@ -68,7 +68,7 @@ def find_weights(
         if override is not None:
             message = f"a model from '{spec.model.name}' holds its own weights"
             raise WeightsError(message, hint="leave --weights out", code="weights_unused")
-        return FoundWeights(WeightsOrigin(origin="source"), None, adapt)
+        return FoundWeights(_own(spec), None, adapt)
     if wanted.random is not None:
         origin = WeightsOrigin(origin="random", seed=wanted.random.seed)
         return FoundWeights(origin, None, adapt)
@@ -77,6 +77,13 @@ def find_weights(
         origin = WeightsOrigin(origin="url", location=wanted.url, sha256=wanted.sha256 or "")
         return FoundWeights(origin, file, adapt)
     return FoundWeights(*_local(folder / (wanted.path or ""), wanted.sha256), adapt)
+
+
+def _own(spec: Spec) -> WeightsOrigin:
+    """Weights of the source itself; code that makes them may make random ones."""
+    if spec.model.weights == "forbidden":
+        return WeightsOrigin(origin="source")
+    return WeightsOrigin(origin="source", location=", ".join(spec.model.files()), seed=0)
 
 
 def _local(file: Path, sha256: str | None) -> tuple[WeightsOrigin, Path]:

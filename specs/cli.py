@@ -108,10 +108,11 @@ def _print(error: DeploycError) -> None:
 
 def _print_extra(error: ModuleNotFoundError) -> None:
     """Say what to install; a module that no extra brings is a fault of ours, and raised."""
-    extra = EXTRAS.get((error.name or "").split(".")[0])
+    package = (error.name or "").split(".")[0]
+    extra = EXTRAS.get(package)
     if extra is None:
         raise error
-    click.echo(f"error: this command needs {error.name}, which is not installed", err=True)
+    click.echo(f"error: this command needs {package}, which is not installed", err=True)
     click.echo(f'hint: pip install "deployc[{extra}]"', err=True)
 
 

@@ -43,17 +43,20 @@ class WeightsOrigin(Frozen):
     """Where the weights came from."""
 
     origin: Literal["url", "path", "random", "source"]
-    """``source``: the model's own file held them."""
+    """``source``: they are the model's own file's."""
     location: str = ""
     """The URL, or the file's name."""
     sha256: str = ""
     """SHA-256 of the file; "" for random weights."""
     seed: int | None = None
-    """Seed of random weights."""
+    """Seed of random weights, and of code that makes its own."""
 
     def __str__(self) -> str:
         if self.origin == "random":
             return f"RANDOM (seed {self.seed}): the answers mean nothing"
+        if self.origin == "source":
+            made = f"made by {self.location}: RANDOM unless it loads its own"
+            return "in the source" if self.seed is None else made
         return f"{self.origin} {self.location} sha256:{self.sha256[:12]}"
 
 
@@ -144,4 +147,4 @@ class Manifest(Frozen):
 
     def warnings(self) -> tuple[str, ...]:
         """What a person who sees this artifact must be told."""
-        return (f"weights are {self.weights}",) if self.weights.origin == "random" else ()
+        return (f"weights are {self.weights}",) if self.weights.seed is not None else ()

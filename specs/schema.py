@@ -124,7 +124,7 @@ class Export(Frozen):
     export_params: bool = True
     """Must be true: a graph without its weights can be neither run nor proven."""
     verbose: bool | None = None
-    """Let torch print what it does."""
+    """Let torch print what it does, on stderr."""
     optimize: bool | None = None
     """dynamo: run onnxscript's optimiser over the graph."""
     external_data: bool | None = None
@@ -136,7 +136,7 @@ class Export(Frozen):
     verify: bool | None = None
     """dynamo: let torch compare the outputs as well; it only warns, parity decides."""
     profile: bool | None = None
-    """dynamo: write a profile of the export into the build's log folder."""
+    """dynamo: write a profile of the export into the build's log folder; needs pyinstrument."""
     dump_exported_program: bool | None = None
     """dynamo: write the ``ExportedProgram`` into the build's log folder."""
     do_constant_folding: bool | None = None

@@ -123,3 +123,19 @@ def test_a_file_is_taken_from_where_the_command_runs(
     monkeypatch.chdir(tmp_path)
     assert parse_override("net.pth").path == str(tmp_path / "net.pth")
     assert parse_override("a:b").path == str(tmp_path / "a:b")
+
+
+def test_weights_that_a_python_source_makes_itself_are_announced(
+    build_spec: Any, tmp_path: Path
+) -> None:
+    text = "import torch\n\n\ndef net():\n    return torch.nn.Linear(2, 1)\n"
+    (tmp_path / "net.py").write_text(text, "utf-8")
+    spec = {
+        "version": 1,
+        "name": "own",
+        "model": {"python": {"file": "net.py", "object": "net"}},
+        "inputs": {"x": {"shape": [1, 2]}},
+        "outputs": {"y": {"shape": [1, 1]}},
+    }
+    (warning,) = build_spec(spec).manifest.warnings()
+    assert "made by net.py: RANDOM unless it loads its own" in warning
