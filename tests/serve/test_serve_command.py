@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import yaml
+
+from serve.environment import free_port
 
 STOP_S = 120
 
@@ -104,3 +109,49 @@ def test_a_misspelt_key_ends_it_before_anything_is_started(tmp_path: Path) -> No
     assert "deploy.yaml:1:1: aplications" in done.stderr
     assert "did you mean 'applications'?" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_plain_serve_run_takes_the_same_file(
+    digits_artifact: Path, root: Path, tmp_path: Path
+) -> None:
+    port = free_port()
+    config = yaml.safe_load((root / "deploy.yaml").read_text("utf-8"))
+    config["http_options"]["port"] = port
+    (tmp_path / "deploy.yaml").write_text(yaml.safe_dump(config), "utf-8")
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "digits").symlink_to(digits_artifact)
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    process = subprocess.Popen(
+        [str(Path(sys.executable).with_name("serve")), "run", "--address", "local", "deploy.yaml"],
+        cwd=tmp_path,
+        # Loopback only and without a token in the home folder, as tests should.
+        env={**clean, "HOME": str(tmp_path), "RAY_AUTH_MODE": "disabled"},
+        stdout=(tmp_path / "log").open("w"),
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        picture = (root / "specs" / "samples" / "digits" / "digit_3.png").read_bytes()
+        response = first_answer(f"http://127.0.0.1:{port}/models/digits/predict", picture)
+        assert response.json()["answer"]["classes"][0]["label"] == "three"
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(STOP_S)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # what plain Ray leaves behind
+
+
+def first_answer(url: str, body: bytes) -> httpx.Response:
+    """The first answer that is no refusal, once the server has come up."""
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline:
+        with suppress(httpx.TransportError):
+            response = httpx.post(url, content=body, timeout=30)
+            if response.status_code == 200:
+                return response
+        time.sleep(0.5)
+    pytest.fail("plain `serve run` did not answer within 180 s")
