@@ -150,7 +150,7 @@ class _Build:
         with self.reporter.step("weights") as step:
             found = find_weights(self.spec, self.loaded.folder, self.override, self.reporter)
             step.detail = str(found.origin)
-        if found.origin.seed is not None:
+        if found.origin.origin == "random":
             self.reporter.note(f"weights are {found.origin}")
         return found
 
@@ -350,6 +350,7 @@ class _Build:
 
     def _manifest(self, variants: list[Variant], files: Files, resolved: str) -> Manifest:
         spec = self.spec
+        graph = Graph.model_validate(self.export_stage.data["graph"])
         return Manifest(
             schema_version=SCHEMA_VERSION,
             name=spec.name,
@@ -363,8 +364,8 @@ class _Build:
             batch=spec.batch,
             takes=self.generated.takes,
             answer=self.generated.answer,
-            weights=self.weights.origin,
-            graph=Graph.model_validate(self.export_stage.data["graph"]),
+            weights=self.weights.origin_in(graph),
+            graph=graph,
             variants=tuple(variants),
             limits=spec.limits,
             serving=spec.serving,

@@ -11,7 +11,7 @@ from compiler.download import WAYS_OUT, download
 from compiler.progress import Reporter
 from specs.digests import file_sha256
 from specs.errors import WeightsError
-from specs.manifest import WeightsOrigin
+from specs.manifest import Graph, WeightsOrigin
 from specs.schema import Spec, StateDict, Weights
 
 __all__ = ["FoundWeights", "find_weights", "parse_override"]
@@ -33,6 +33,12 @@ class FoundWeights:
     origin: WeightsOrigin
     file: Path | None
     state_dict: StateDict
+
+    def origin_in(self, graph: Graph) -> WeightsOrigin:
+        """What the manifest says: a graph without parameters has no weights to warn of."""
+        if self.origin.origin == "source" and not graph.parameters:
+            return WeightsOrigin(origin="source")
+        return self.origin
 
     def key(self) -> dict[str, object]:
         """What a stage that uses them depends on."""

@@ -244,8 +244,8 @@ def test_inspect_shows_inputs_outputs_nodes_variants_and_files(digits_artifact: 
     done = _run("inspect", digits_artifact)
     assert done.exit_code == 0
     for text in (
-        "input: float32 ['batch', 1, 8, 8]",
-        "logits: float32 ['batch', 10]",
+        "input: float32 [batch, 1, 8, 8]",
+        "logits: float32 [batch, 10]",
         "1 to 32, opt 8",
         "58,314 parameters",
         "Conv ",
