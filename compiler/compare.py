@@ -45,7 +45,7 @@ class Gap:
         if self.shapes:
             return f"output '{self.output}' has {self.shapes}"
         place = f"output '{self.output}' at {list(self.index)}"
-        return f"{place}: {self.found:.6g}, PyTorch has {self.reference:.6g}"
+        return f"{place}: {self.found:.6g}, the reference has {self.reference:.6g}"
 
 
 def worst_gap(found: Tensors, reference: Mapping[str, Array], tolerance: Tolerance) -> Gap:
@@ -68,7 +68,7 @@ def _gap(name: str, found: Array, reference: Array, tolerance: Tolerance) -> Gap
     if found.shape != reference.shape or found.dtype != reference.dtype:
         shapes = (
             f"shape {list(found.shape)} {found.dtype}, "
-            f"PyTorch's has {list(reference.shape)} {reference.dtype}"
+            f"the reference has {list(reference.shape)} {reference.dtype}"
         )
         return Gap(name, excess=np.inf, max_abs=np.inf, shapes=shapes)
     if not reference.size:

@@ -58,7 +58,7 @@ def _check_neighbours(model: Model, spec: Spec, golden: Golden, size: int) -> No
     gap = worst_gap(found, expected, Tolerance(spec.verify.atol, spec.verify.rtol))
     if gap.excess > 1:
         message = (
-            f"PyTorch itself answers an item differently at batch {size} than at batch "
+            f"the model itself answers an item differently at batch {size} than at batch "
             f"{case.batches[0]}, or among other items ({case.name}): {gap}"
         )
         hint = "the model mixes the items of a batch, or is random: ask for a fixed batch of 1"

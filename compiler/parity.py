@@ -71,7 +71,7 @@ def _worst(
 
 
 def _beyond(gap: Gap, where: str, tolerance: Tolerance, first: str) -> ParityError:
-    message = f"the built variant and PyTorch differ ({where}): {gap}"
+    message = f"the built variant and the reference differ ({where}): {gap}"
     if not gap.shapes:
         allowed = f"atol {tolerance.atol:g}, rtol {tolerance.rtol:g}"
         message += f"; {gap.excess:.3g} times the tolerance ({allowed})"

@@ -19,7 +19,7 @@ from runtime.predictor import Predictor, load
 from runtime.tensors import Tensors
 from specs.digests import file_sha256
 from specs.errors import DeploycError, InputError
-from specs.manifest import MANIFEST, Manifest, Variant
+from specs.manifest import MANIFEST, Manifest
 from specs.schema import TensorSpec
 from specs.values import show_shape
 
@@ -191,18 +191,10 @@ def _variant_table(manifest: Manifest) -> Table:
     table = _table("\nvariants", *columns)
     for variant in manifest.variants:
         engine = ", ".join(variant.details.values())
-        parity = f"{max((case.max_abs for case in variant.parity), default=0.0):.2g}"
-        row = (variant.name, engine, variant.device, variant.precision, parity, _accuracy(variant))
-        table.add_row(*row)
+        parity = f"{variant.largest_difference:.2g}"
+        accuracy = str(variant.accuracy or "not asked")
+        table.add_row(variant.name, engine, variant.device, variant.precision, parity, accuracy)
     return table
-
-
-def _accuracy(variant: Variant) -> str:
-    result = variant.accuracy
-    if result is None:
-        return "not asked"
-    told = f"{result.metric} {result.variant}/{result.count}"
-    return f"{told} (PyTorch {result.reference}/{result.count})"
 
 
 def _file_table(manifest: Manifest) -> Table:

@@ -90,7 +90,7 @@ class AccuracyResult(Frozen):
     metric: str
     count: int
     reference: int
-    """Right answers of PyTorch."""
+    """Right answers of the reference: PyTorch, or ONNX's evaluator where the source is ONNX."""
     variant: int
     """Right answers of the variant."""
 
@@ -98,6 +98,10 @@ class AccuracyResult(Frozen):
     def drop(self) -> float:
         """How much lower the variant's share is; negative where it is higher."""
         return (self.reference - self.variant) / self.count
+
+    def __str__(self) -> str:
+        right = f"{self.metric} {self.variant}/{self.count}"
+        return f"{right} (reference {self.reference}/{self.count})"
 
 
 class Variant(Frozen):
@@ -115,6 +119,11 @@ class Variant(Frozen):
     """What the engine says of itself: version, providers."""
     parity: tuple[ParityCase, ...] = ()
     accuracy: AccuracyResult | None = None
+
+    @property
+    def largest_difference(self) -> float:
+        """Largest absolute difference over all parity runs."""
+        return max((case.max_abs for case in self.parity), default=0.0)
 
 
 class Manifest(Frozen):

@@ -25,7 +25,7 @@ def test_the_worst_place_is_told_with_its_index_and_both_values() -> None:
     gap = _gap([[1.0, 2.0], [3.0, 4.5]], [[1.0, 2.0], [3.1, 4.0]])
     assert (gap.output, gap.index, gap.found, gap.reference) == ("y", (1, 1), 4.5, 4.0)
     assert gap.max_abs == 0.5
-    assert str(gap) == "output 'y' at [1, 1]: 4.5, PyTorch has 4"
+    assert str(gap) == "output 'y' at [1, 1]: 4.5, the reference has 4"
 
 
 def test_the_excess_is_the_difference_over_atol_and_rtol_together() -> None:
@@ -57,7 +57,7 @@ def test_a_nan_or_an_infinity_against_anything_else_is_beyond_any_tolerance(
 
 def test_another_shape_or_dtype_is_beyond_any_tolerance_and_told() -> None:
     gap = _gap(np.zeros((2, 3)), np.zeros((2, 1)))
-    assert str(gap) == "output 'y' has shape [2, 3] float64, PyTorch's has [2, 1] float64"
+    assert str(gap) == "output 'y' has shape [2, 3] float64, the reference has [2, 1] float64"
     assert gap.excess == INF
     assert _gap(np.zeros(2, np.float32), np.zeros(2, np.float64)).excess == INF
 

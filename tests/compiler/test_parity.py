@@ -72,7 +72,7 @@ def test_a_wrong_weight_is_caught_with_the_worst_output_its_index_and_both_value
     error = refused(spec())
     assert isinstance(error, ParityError)
     assert "differ (random, batch 1): output 'y' at [0, 0]: " in error.message
-    assert "PyTorch has " in error.message
+    assert "the reference has " in error.message
     assert "times the tolerance (atol 0.001, rtol 0.001)" in error.message
 
 

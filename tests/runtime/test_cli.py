@@ -250,7 +250,7 @@ def test_inspect_shows_inputs_outputs_nodes_variants_and_files(digits_artifact: 
         "58,314 parameters",
         "Conv ",
         "onnxruntime-cpu-fp32",
-        "top1 10/10 (PyTorch 10/10)",
+        "top1 10/10 (reference 10/10)",
         "model.onnx",
         "opset 18",
     ):
