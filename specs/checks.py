@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from specs._translate import faults_of
-from specs.engines import engine_languages
+from specs.engines import AUTO, engine_languages
 from specs.faults import Fault, Path, nearest
 from specs.flow import check_postprocess, check_preprocess
 
@@ -76,6 +76,7 @@ def spec(value: Spec) -> Iterator[Fault]:
     yield from _dims(value)
     yield from _export(value.export, value)
     yield from _targets(value.targets)
+    yield from _int8(value)
     yield from check_preprocess(value)
     yield from check_postprocess(value)
     yield from _accuracy(value)
@@ -175,22 +176,51 @@ def _targets(targets: tuple[Target, ...]) -> Iterator[Fault]:
 
 def _target(target: Target, path: Path) -> Iterator[Fault]:
     engines = engine_languages()
+    if target.engine == AUTO:
+        if target.options:
+            message = "engine: auto has no options"
+            yield Fault((*path, "options"), "option_engine", message, "name the engine")
+        return
     engine = engines.get(target.engine)
     if engine is None:
         message = f"unknown engine '{target.engine}'"
-        yield Fault((*path, "engine"), "engine_unknown", message, nearest(target.engine, engines))
+        hint = nearest(target.engine, [*engines, AUTO])
+        yield Fault((*path, "engine"), "engine_unknown", message, hint)
         return
-    if target.device not in engine.devices:
+    if target.device and target.device not in engine.devices:
         message = f"{engine.name} runs on {', '.join(engine.devices)}, not {target.device}"
         yield Fault((*path, "device"), "engine_device", message)
-    if target.precision not in engine.precisions:
-        message = f"{engine.name} builds {', '.join(engine.precisions)}, not {target.precision}"
+    possible = engine.precisions_on(target.devices[0])
+    if target.precision not in (*possible, AUTO):
+        place = f"{engine.name} on {target.devices[0]}"
+        message = f"{place} computes in {', '.join(possible)}, not {target.precision}"
         yield Fault((*path, "precision"), "engine_precision", message)
     try:
-        engine.Options.model_validate(target.options)
+        options = engine.Options.model_validate(target.options)
     except ValidationError as error:
         for fault in faults_of(error, engine.Options, target.options):
             yield replace(fault, path=(*path, "options", *fault.path))
+        return
+    for name in options.without_effect(target.devices[0]):
+        message = f"{name} does nothing on {target.devices[0]}"
+        yield Fault((*path, "options", name), "option_device", message, "remove it")
+
+
+def _int8(value: Spec) -> Iterator[Fault]:
+    """What quantisation is calibrated with and judged by must be there."""
+    for index, target in enumerate(value.targets):
+        if target.precision != "int8":
+            continue
+        path: Path = ("targets", index, "precision")
+        if value.verify.accuracy is None and value.verify.tolerance.int8 is None:
+            message = "int8 needs something to judge it by"
+            hint = "add verify.accuracy (labels, max_drop), or verify.tolerance.int8"
+            yield Fault(path, "int8_unjudged", message, hint)
+        static = target.quantize.mode == "static"
+        if static and value.calibration is None and not value.verify.samples:
+            message = "int8 needs samples to calibrate with"
+            hint = "add calibration: {samples: ...}, or quantize: {mode: dynamic}"
+            yield Fault(path, "int8_uncalibrated", message, hint)
 
 
 def _accuracy(value: Spec) -> Iterator[Fault]:

@@ -18,12 +18,15 @@ from specs.faults import nearest
 __all__ = ["EXTRAS", "main"]
 
 EXTRAS = {
+    "jinja2": "build",
+    "matplotlib": "build",
     "onnx": "build",
     "onnxscript": "build",
+    "openvino": "openvino",
     "ray": "serve",
     "requests": "build",
     "safetensors": "build",
-    "tensorrt": "gpu",
+    "tensorrt": "tensorrt",
     "torch": "build",
     "torchvision": "build",
 }

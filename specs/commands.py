@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from specs.errors import Problem, SpecError
+from specs.reports import Outcome, junit, problems_of, sarif, write_report
 
 __all__ = ["schema", "validate"]
+
+REPORT = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()
@@ -30,8 +34,16 @@ __all__ = ["schema", "validate"]
     show_default=True,
     help="Lines to read, a list of problems, or annotations for GitHub Actions.",
 )
+@click.option("--junit", "junit_file", type=REPORT, help="Write a JUnit XML report.")
+@click.option("--sarif", "sarif_file", type=REPORT, help="Write a SARIF 2.1.0 report.")
 @click.pass_context
-def validate(ctx: click.Context, paths: tuple[Path, ...], form: str) -> None:
+def validate(
+    ctx: click.Context,
+    paths: tuple[Path, ...],
+    form: str,
+    junit_file: Path | None,
+    sarif_file: Path | None,
+) -> None:
     """Check specs, without torch and without a network.
 
     PATH is a file, or a folder, of which every .yaml and .yml file is taken, to the bottom.
@@ -42,16 +54,30 @@ def validate(ctx: click.Context, paths: tuple[Path, ...], form: str) -> None:
     files = spec_files(paths)
     if not files:
         raise click.UsageError(f"no .yaml or .yml file in {', '.join(map(str, paths))}")
-    found: dict[Path, tuple[Problem, ...]] = {}
-    for file in files:
-        try:
-            load_spec(file)
-        except SpecError as error:
-            found[file] = error.problems
-    problems = [problem for group in found.values() for problem in group]
-    for line in _FORMATS[form](problems, len(files), len(found)):
+    outcomes = [_outcome(file, load_spec) for file in files]
+    _report(outcomes, junit_file, sarif_file)
+    problems = [problem for outcome in outcomes for problem in outcome.problems]
+    invalid = sum(outcome.state == "failed" for outcome in outcomes)
+    for line in _FORMATS[form](problems, len(files), invalid):
         click.echo(line)
-    ctx.exit(1 if found else 0)
+    ctx.exit(1 if invalid else 0)
+
+
+def _outcome(file: Path, load: Callable[[Path], object]) -> Outcome:
+    start = time.perf_counter()
+    try:
+        load(file)
+    except SpecError as error:
+        found = problems_of(error, file)
+        return Outcome(str(file), "failed", time.perf_counter() - start, problems=found)
+    return Outcome(str(file), "passed", time.perf_counter() - start)
+
+
+def _report(outcomes: Sequence[Outcome], junit_file: Path | None, sarif_file: Path | None) -> None:
+    if junit_file is not None:
+        write_report(junit_file, junit("deployc validate", outcomes))
+    if sarif_file is not None:
+        write_report(sarif_file, sarif(outcomes))
 
 
 @click.command()

@@ -7,6 +7,7 @@
     ├── ExportError            torch.onnx could not export the model
     ├── ContractError          the exported graph is not what the spec asked for
     ├── ParityError            the built variant and PyTorch disagree
+    ├── AuditError             a variant computes elsewhere, or in another type, than was asked
     ├── EngineError            an engine or provider cannot be built or run here
     ├── ArtifactError          the artifact is missing, torn, changed or too new
     ├── InputError             a request's item is at fault (HTTP 400, 413, 415)
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "ArtifactError",
+    "AuditError",
     "ContractError",
     "DeploycError",
     "EngineError",
@@ -151,6 +153,12 @@ class ParityError(DeploycError):
     """The built variant's outputs differ from PyTorch's beyond tolerance."""
 
     default_code = "parity"
+
+
+class AuditError(DeploycError):
+    """A variant computes elsewhere (``placement``) or in another type (``precision``)."""
+
+    default_code = "audit"
 
 
 class EngineError(DeploycError):

@@ -9,6 +9,7 @@ from pydantic import Field
 from specs.axes import AxisRange
 from specs.base import Frozen
 from specs.engines import Device, Precision
+from specs.precision import TolerancePair
 from specs.schema import Limits, Serving, TensorSpec
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "SCHEMA_VERSION",
     "AccuracyResult",
     "Answer",
+    "Candidate",
+    "Choice",
     "FileEntry",
     "Graph",
     "Manifest",
@@ -25,7 +28,7 @@ __all__ = [
 ]
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when a reader of the version before could misread the manifest."""
 
 Answer = Literal["classes", "image", "tensors"]
@@ -104,11 +107,43 @@ class AccuracyResult(Frozen):
         return f"{right} (reference {self.reference}/{self.count})"
 
 
+class Candidate(Frozen):
+    """One of the variants that ``auto`` looked at."""
+
+    variant: str
+    outcome: Literal["chosen", "slower", "failed", "not_run"]
+    reason: str = ""
+    """Why it failed, or could not be run here."""
+    batch: int | None = None
+    """The batch size at which it was measured."""
+    latency_ms: float | None = None
+    """Median time of one batch of that size."""
+
+    @property
+    def rate(self) -> float | None:
+        """Items per second at that batch size."""
+        if self.batch is None or not self.latency_ms:
+            return None
+        return self.batch / self.latency_ms * 1e3
+
+
+class Choice(Frozen):
+    """Why ``auto`` chose as it did."""
+
+    target: str
+    """The target's name in the spec."""
+    rule: str
+    """How the batch size was chosen, and what "fastest" means at it."""
+    candidates: tuple[Candidate, ...]
+
+
 class Variant(Frozen):
     """A target, as built."""
 
     name: str
     """Its folder under ``variants/``."""
+    target: str
+    """The name of the spec's target that it was built for."""
     engine: str
     device: Device
     precision: Precision
@@ -117,8 +152,16 @@ class Variant(Frozen):
     """The file that the engine loads, relative to the artifact."""
     details: dict[str, str] = Field(default_factory=dict)
     """What the engine says of itself: version, providers."""
+    kept: tuple[str, ...] = ()
+    """Nodes that stay in fp32 because they would be wrong in ``precision``."""
+    notes: tuple[str, ...] = ()
+    """What the build found worth telling."""
     parity: tuple[ParityCase, ...] = ()
+    tolerance: TolerancePair | None
+    """What parity was held to; None where it was only measured."""
     accuracy: AccuracyResult | None = None
+    not_audited: tuple[str, ...] = ()
+    """What could not be audited here, in words; what could stands in its ``audit.json``."""
 
     @property
     def largest_difference(self) -> float:
@@ -151,6 +194,10 @@ class Manifest(Frozen):
     graph: Graph
     variants: tuple[Variant, ...]
     """In the spec's order: the first is the preferred one."""
+    on_missing: Literal["refuse", "next"]
+    """What loading does where the preferred variant cannot run."""
+    choices: tuple[Choice, ...] = ()
+    """The tables of every target that said ``auto``."""
     limits: Limits
     serving: Serving
 

@@ -9,9 +9,10 @@ from pydantic import Field, field_validator, model_validator
 from specs import checks
 from specs.axes import AxisRange, name_axes
 from specs.base import Frozen, Plain, one_key_union
-from specs.engines import Device, Precision
+from specs.engines import AUTO, Device, Precision, engine_languages
 from specs.faults import raise_faults
 from specs.ops import OPS, Op
+from specs.precision import Calibration, Quantize, Tolerances
 from specs.sources import SOURCES, Exporter, Source
 from specs.values import Dim
 
@@ -159,18 +160,35 @@ class Target(Frozen):
     """One engine, device and precision to build for."""
 
     engine: str
-    """The engine's name."""
-    device: Device = "cpu"
-    """Where it runs."""
-    precision: Precision = "fp32"
-    """The type it computes in."""
+    """The engine's name; ``auto`` builds all that are possible here and prefers the fastest."""
+    device: Device | None = None
+    """Where it runs; by default the engine's first device, and all of them for ``auto``."""
+    precision: Precision | Literal["auto"] = "fp32"
+    """The type it computes in; ``auto`` takes the first of int8, fp16, bf16 and fp32 that holds the
+    accuracy budget and the tolerance."""
+    name: Name | None = None
+    """The variant's name; by default engine, device and precision."""
+    quantize: Quantize = Quantize()
+    """How ``precision: int8`` is made."""
     options: dict[str, Plain] = Field(default_factory=dict)
     """The engine's own options."""
 
     @property
+    def devices(self) -> tuple[Device, ...]:
+        """The devices that are meant: one, or for ``auto`` without ``device`` every one."""
+        if self.device:
+            return (self.device,)
+        if self.engine == AUTO:
+            return ("cpu", "cuda")
+        language = engine_languages().get(self.engine)
+        return (next(iter(language.devices)),) if language else ("cpu",)
+
+    @property
     def variant(self) -> str:
-        """The folder name of the built target: ``onnxruntime-cpu-fp32``."""
-        return f"{self.engine}-{self.device}-{self.precision}"
+        """The name of the built target: ``onnxruntime-cpu-fp32``, or ``name``."""
+        first, *others = self.devices
+        device = "any" if others else first
+        return self.name or f"{self.engine}-{device}-{self.precision}"
 
 
 class Accuracy(Frozen):
@@ -195,8 +213,14 @@ class Verify(Frozen):
     """Relative tolerance of parity."""
     seed: Seed = 0
     """Seed of the random tensors."""
+    tolerance: Tolerances = Tolerances()
+    """Tolerances of parity of the lower precisions."""
     accuracy: Accuracy | None = None
     """The accuracy budget."""
+    max_nodes_off_device: int = Field(default=0, ge=0)
+    """How many nodes may run elsewhere than on the target's device."""
+    min_precision_share: float = Field(default=0.9, ge=0.0, le=1.0)
+    """Which share of the computation must be in the precision that the target asks for."""
 
     @model_validator(mode="before")
     @classmethod
@@ -276,6 +300,10 @@ class Spec(Frozen):
     """Steps from the model's outputs to the answer; none for plain tensors."""
     targets: tuple[Target, ...] = (Target(engine="onnxruntime"),)
     """What to build, the preferred one first."""
+    on_missing: Literal["refuse", "next"] = "refuse"
+    """Where the preferred variant cannot run: refuse to load, or take the next, saying so."""
+    calibration: Calibration | None = None
+    """What int8 is calibrated with; by default ``verify.samples``."""
     verify: Verify = Verify()
     """What to prove."""
     serving: Serving = Serving()

@@ -15,6 +15,8 @@ Problems = Callable[..., list[Problem]]
 SHA = "0" * 63 + "a"
 FILE = {"model": "{onnx: spec.yaml}", "weights": None}
 
+INT8 = "{samples: spec.yaml, tolerance: {int8: {atol: 1, rtol: 1}}}"
+
 WRONG = [
     ({"weights": None}, "weights", "weights_missing", "add weights: "),
     ({"weights": "{}"}, "weights", "weights_origin", ""),
@@ -37,7 +39,16 @@ WRONG = [
     ({"targets": "[]"}, "targets", "targets_empty", ""),
     ({"targets": "[{engine: onxruntime}]"}, "targets[0].engine", "engine_unknown", "did you mean 'onnxruntime'?"),
     ({"targets": "[{engine: onnxruntime}, {engine: onnxruntime, options: {parallel: true}}]"}, "targets[1]", "target_twice", "remove one"),
-    ({"targets": "[{engine: onnxruntime, precision: int8}]"}, "targets[0].precision", "engine_precision", ""),
+    ({"targets": "[{engine: openvino, device: cuda}]"}, "targets[0].device", "engine_device", ""),
+    ({"targets": "[{engine: onnxruntime, precision: bf16}]"}, "targets[0].precision", "engine_precision", ""),
+    ({"targets": "[{engine: torch, precision: int8}]", "verify": INT8}, "targets[0].precision", "engine_precision", ""),
+    ({"targets": "[{engine: auot}]"}, "targets[0].engine", "engine_unknown", "did you mean 'auto'?"),
+    ({"targets": "[{engine: auto, options: {parallel: true}}]"}, "targets[0].options", "option_engine", "name the engine"),
+    ({"targets": "[{engine: onnxruntime, name: a}, {engine: openvino, name: a}]"}, "targets[1]", "target_twice", "remove one"),
+    ({"targets": "[{engine: onnxruntime, precision: int8}]", "verify": "{samples: spec.yaml}"}, "targets[0].precision", "int8_unjudged", "verify.accuracy"),
+    ({"targets": "[{engine: onnxruntime, precision: int8}]", "verify": "{tolerance: {int8: {atol: 1, rtol: 1}}}"}, "targets[0].precision", "int8_uncalibrated", "mode: dynamic"),
+    ({"targets": "[{engine: onnxruntime, options: {kept_shapes: 3}}]"}, "targets[0].options.kept_shapes", "option_device", "remove it"),
+    ({"targets": "[{engine: onnxruntime, device: cuda, options: {parallel: true}}]"}, "targets[0].options.parallel", "option_device", "remove it"),
     ({"targets": "[{engine: onnxruntime, options: {optimisation: all}}]"}, "targets[0].options.optimisation", "unknown_field", "did you mean 'optimization'?"),
     ({"targets": "[{engine: onnxruntime, options: {intra_op_threads: -1}}]"}, "targets[0].options.intra_op_threads", "out_of_range", ""),
     ({"serving": "{replicas: {min: 3, max: 2}}"}, "serving.replicas", "replicas", ""),
@@ -57,6 +68,14 @@ def test_a_contradiction_is_one_problem_with_its_way_out(
 
 RIGHT: list[dict[str, str | None]] = [
     {},
+    {"targets": "[{engine: auto}]"},
+    {"targets": "[{engine: auto, device: cpu, precision: auto}]"},
+    {"targets": "[{engine: onnxruntime, precision: auto}, {engine: onnxruntime, name: b}]"},
+    {"targets": "[{engine: onnxruntime, precision: int8}]", "verify": INT8},
+    {
+        "targets": "[{engine: onnxruntime, precision: int8, quantize: {mode: dynamic}}]",
+        "verify": "{tolerance: {int8: {atol: 1, rtol: 1}}}",
+    },
     {"weights": "{path: a}"},
     {"weights": f"{{url: 'http://a/b', sha256: {SHA}}}"},
     FILE,

@@ -137,13 +137,13 @@ def test_the_version_is_the_projects() -> None:
 def test_extras_are_those_of_the_project() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {"ray[serve]": "ray", "tensorrt-cu13": "tensorrt"}
-    for extra in ("build", "serve", "gpu"):
+    for extra in ("build", "serve", "openvino", "tensorrt"):
         for requirement in extras["optional-dependencies"][extra]:
             name = requirement.split(">=")[0].strip()
             module = str(names.get(name, name))
             if module in EXTRAS:
                 assert EXTRAS[module] == extra
-    assert set(EXTRAS.values()) == {"build", "serve", "gpu"}
+    assert set(EXTRAS.values()) == {"build", "serve", "openvino", "tensorrt"}
 
 
 Load = Callable[..., LoadedSpec]

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from specs import schema
+from specs import precision, schema
 from specs._yaml import parse
 from specs.axes import AxisRange
 from specs.loader import load_spec
@@ -33,6 +33,9 @@ MODELS: tuple[type[BaseModel], ...] = (
     schema.TensorSpec,
     schema.Export,
     schema.Target,
+    precision.Quantize,
+    precision.Calibration,
+    precision.Tolerances,
     schema.Verify,
     schema.Accuracy,
     schema.Serving,
