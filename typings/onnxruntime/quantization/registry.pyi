@@ -1,0 +1,2 @@
+QDQRegistry: dict[str, type]
+QLinearOpsRegistry: dict[str, type]
