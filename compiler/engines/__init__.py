@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import compiler.engines as _package
-from compiler.engines._base import Built, EngineBuilder
+from compiler.engines._base import BuildTarget, Built, EngineBuilder, Job
 from specs.errors import EngineError
 from specs.plugins import members
 
-__all__ = ["Built", "EngineBuilder", "get_builder"]
+__all__ = ["BuildTarget", "Built", "EngineBuilder", "Job", "get_builder"]
 
 
 def get_builder(name: str) -> type[EngineBuilder]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from runtime.engines._base import Engine, EngineSession
+from runtime.engines._base import Engine, EngineSession, Layer
 from specs.engines import engine_languages
 from specs.errors import EngineError
 from specs.faults import nearest
 
-__all__ = ["Engine", "EngineSession", "get_engine"]
+__all__ = ["Engine", "EngineSession", "Layer", "get_engine"]
 
 
 def get_engine(name: str) -> type[Engine]:

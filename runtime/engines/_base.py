@@ -3,13 +3,37 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from runtime.tensors import Tensors
 from specs.engines import Device, EngineLanguage
+from specs.errors import EngineError
 
-__all__ = ["Engine", "EngineSession"]
+__all__ = ["Engine", "EngineSession", "Layer"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One step of what an engine made of the graph, as the engine itself tells it.
+
+    Args:
+        name: the node's or layer's name.
+        op: its kind, ``Conv``.
+        device: where it runs.
+        place: the engine's own word for it, ``CUDAExecutionProvider``.
+        precision: type that it computes in; "" where the engine does not tell.
+        cost: multiply-accumulates at batch 1, 0 where it has none or they are not known.
+    """
+
+    name: str
+    op: str
+    device: Device
+    place: str = ""
+    precision: str = ""
+    cost: float = 0.0
 
 
 class EngineSession(ABC):
@@ -38,19 +62,46 @@ class Engine(EngineLanguage, ABC):
     """One engine: a subclass in a module of ``runtime.engines``.
 
     Its builder is the module of the same file name in ``compiler.engines``. The library that it
-    wraps is imported in ``open``, not before.
+    wraps is imported in its methods, not before.
     """
 
     @classmethod
     @abstractmethod
-    def open(cls, file: Path, device: Device, options: dict[str, Any]) -> EngineSession:
+    def open(
+        cls,
+        file: Path,
+        device: Device,
+        options: dict[str, Any],
+        sizes: Mapping[str, int] | None = None,
+    ) -> EngineSession:
         """Load a variant's file onto a device.
 
         Args:
             file: what the builder wrote.
             device: where to run; any other place is an error, never a fallback.
             options: the target's options, as ``Options`` declares them.
+            sizes: dynamic axes to hold at one size, which engines make use of; the session takes
+                no other size. None and {} hold none.
 
         Raises:
             EngineError: the engine or device cannot be had here; names what is missing.
         """
+
+    @classmethod
+    def probe(cls, device: Device) -> dict[str, str]:
+        """Open the smallest real session on ``device``, run it, and tell versions.
+
+        Raises:
+            EngineError: it cannot be had here; the hint is the line that installs what is missing.
+        """
+        message = f"{cls.name} has no probe"
+        raise EngineError(message, hint="write Engine.probe", code="probe_missing")
+
+    @classmethod
+    def layers(cls, file: Path, device: Device, options: dict[str, Any]) -> tuple[Layer, ...]:
+        """What the engine made of the graph, opened anew to find out; () where it cannot tell.
+
+        Raises:
+            EngineError: as ``open``.
+        """
+        return ()

@@ -1,71 +1,72 @@
-"""ONNX Runtime: runs the portable graph on the CPU or on a CUDA device."""
+"""ONNX Runtime: runs an ONNX graph on the CPU, or on a GPU with CUDA or TensorRT."""
 
 from __future__ import annotations
 
-import ctypes
-import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field
-
-from runtime.engines._base import Engine, EngineSession
+from runtime.engines._base import Engine, EngineSession, Layer
+from runtime.engines._ort_binding import Binder
+from runtime.engines._ort_built import engines_of, read_built, refuse_new_engines
+from runtime.engines._ort_options import CudaOptions, OrtOptions, TensorrtOptions
+from runtime.engines._ort_providers import CPU, gpu_name, require
+from runtime.engines._ort_session import (
+    Opening,
+    assigned_nodes,
+    open_session,
+    read_options,
+    told,
+)
+from runtime.engines._probe import TINY_ONNX, answer_tiny
 from runtime.tensors import Tensors
-from specs.base import Frozen
-from specs.engines import Device, Precision
+from specs.engines import Device, EngineOptions, Precision
 from specs.errors import EngineError
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-__all__ = ["OrtEngine", "OrtOptions"]
-
-PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-OPTIMIZATION = {"disabled": 0, "basic": 1, "extended": 2, "layout": 3, "all": 99}
-"""Values of ONNX Runtime's ``GraphOptimizationLevel``."""
-
-
-class OrtOptions(Frozen):
-    """Session options."""
-
-    optimization: Literal["disabled", "basic", "extended", "layout", "all"] = "all"
-    """How far the graph is optimised when it is loaded."""
-    intra_op_threads: int = Field(default=0, ge=0)
-    """Threads within an operator; 0 lets ONNX Runtime take one per core."""
-    inter_op_threads: int = Field(default=0, ge=0)
-    """Threads across operators."""
-    parallel: bool = False
-    """Run independent operators at the same time."""
-    device_id: int = Field(default=0, ge=0)
-    """Which GPU, of those that are visible."""
+__all__ = ["CudaOptions", "OrtEngine", "OrtOptions", "TensorrtOptions"]
 
 
 class OrtSession(EngineSession):
-    """A loaded ``InferenceSession``."""
+    """A loaded ``InferenceSession``.
 
-    def __init__(self, session: ort.InferenceSession) -> None:
+    With CUDA graphs it should be called from one thread all its life: ONNX Runtime records the
+    graphs anew for each thread.
+    """
+
+    def __init__(
+        self, session: ort.InferenceSession, gpu: str = "", binder: Binder | None = None
+    ) -> None:
         self._session: ort.InferenceSession | None = session
+        self._gpu = gpu
+        self._binder = binder
         self._outputs = [output.name for output in session.get_outputs()]
 
     def run(self, inputs: Tensors) -> Tensors:
         """One batch through the session; see the base."""
         session = self._loaded()
         try:
-            arrays = session.run(self._outputs, inputs)
+            arrays = (
+                self._binder.run(inputs) if self._binder else session.run(self._outputs, inputs)
+            )
+        except EngineError:
+            raise
         except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-            raise EngineError(f"ONNX Runtime: {_first_line(error)}", code="engine_run") from error
+            raise EngineError(f"ONNX Runtime: {told(error)}", code="engine_run") from error
         return dict(zip(self._outputs, arrays, strict=True))
 
     def details(self) -> dict[str, str]:
-        """ONNX Runtime's version and the providers in use."""
-        import onnxruntime as ort
-
-        providers = self._loaded().get_providers()
-        return {"onnxruntime": ort.__version__, "providers": ", ".join(providers)}
+        """ONNX Runtime's version, the providers in use, and the GPU."""
+        found = {**_version(), "providers": ", ".join(self._loaded().get_providers())}
+        return {**found, "gpu": self._gpu} if self._gpu else found
 
     def close(self) -> None:
         """Drop the session, which frees its memory; a second time does nothing."""
-        self._session = None
+        if self._binder is not None:
+            self._binder.clear()
+        self._session = self._binder = None
 
     def _loaded(self) -> ort.InferenceSession:
         if self._session is None:
@@ -78,78 +79,87 @@ class OrtEngine(Engine):
 
     name: ClassVar[str] = "onnxruntime"
     devices: ClassVar[tuple[Device, ...]] = ("cpu", "cuda")
-    precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
-    Options: ClassVar[type[Frozen]] = OrtOptions
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "bf16", "int8")
+    packages: ClassVar[tuple[str, ...]] = ("onnxruntime-gpu", "onnxruntime")
+    install: ClassVar[str] = "pip install onnxruntime-gpu"
+    Options: ClassVar[type[EngineOptions]] = OrtOptions
 
     @classmethod
-    def open(cls, file: Path, device: Device, options: dict[str, Any]) -> EngineSession:
-        """Load an ONNX file with exactly the provider of ``device``."""
-        _require_library()
-        if device == "cuda":
-            _require_cuda()
-        session = _open(file, device, OrtOptions.model_validate(options))
-        loaded = session.get_providers()
-        if PROVIDERS[device] != loaded[0]:
-            message = f"{PROVIDERS[device]} was asked for, {', '.join(loaded)} was loaded"
-            raise EngineError(message, code="provider_missing")
-        return OrtSession(session)
+    def precisions_on(cls, device: Device) -> tuple[Precision, ...]:
+        """All but bf16 on the CPU, where ONNX Runtime has no convolution of it."""
+        return tuple(each for each in cls.precisions if (device, each) != ("cpu", "bf16"))
+
+    @classmethod
+    def open(
+        cls,
+        file: Path,
+        device: Device,
+        options: dict[str, Any],
+        sizes: Mapping[str, int] | None = None,
+    ) -> EngineSession:
+        """Load an ONNX file with exactly the provider of ``device``.
+
+        A file that was optimised when it was built is not optimised again; see ``OrtOptions``.
+        """
+        read = read_options(options, device)
+        require(device, read)  # before the GPU is asked for its name
+        built = read_built(file)
+        opening = Opening(file, device, read, sizes or {}, built)
+        gpu = gpu_name(read.device_id) if device == "cuda" else ""
+        before = engines_of(file, gpu, built)
+        session = open_session(opening)
+        refuse_new_engines(file, before, built)
+        return OrtSession(session, gpu, _binder(session, device, read))
+
+    @classmethod
+    def probe(cls, device: Device) -> dict[str, str]:
+        """Answer the smallest graph on ``device``; tell versions, and whether TensorRT loads."""
+        options = OrtOptions()
+        opened = open_session(Opening(TINY_ONNX, device, options))
+        gpu = gpu_name(options.device_id) if device == "cuda" else ""
+        session = OrtSession(opened, gpu, _binder(opened, device, options))
+        answer_tiny(session)
+        found = session.details()
+        session.close()
+        return found if device == "cpu" else {**found, "tensorrt provider": _tensorrt_state()}
+
+    @classmethod
+    def layers(cls, file: Path, device: Device, options: dict[str, Any]) -> tuple[Layer, ...]:
+        """Where ONNX Runtime puts each node, told before it fuses nodes of one provider.
+
+        Nodes that a GPU has no kernel for are among them, placed on the CPU, whatever
+        ``allow_cpu_nodes`` says.
+        """
+        given = {**options, "allow_cpu_nodes": True} if device != "cpu" else options
+        read = read_options(given, device)
+        session = open_session(Opening(file, device, read, built=read_built(file), record=True))
+        return tuple(
+            Layer(node.name or node.op_type, node.op_type, _device(provider, device), provider)
+            for provider, node in assigned_nodes(session)
+        )
 
 
-def _require_library() -> None:
-    if importlib.util.find_spec("onnxruntime") is None:
-        message = "the package onnxruntime is not installed"
-        hint = "pip install onnxruntime-gpu, or onnxruntime where there is no wheel of it"
-        raise EngineError(message, hint=hint, code="engine_missing")
+def _device(provider: str, device: Device) -> Device:
+    return "cpu" if provider == CPU else device
 
 
-def _require_cuda() -> None:
-    """Refuse where the CUDA provider cannot load; ONNX Runtime would run on the CPU instead."""
+def _binder(session: ort.InferenceSession, device: Device, options: OrtOptions) -> Binder | None:
+    """What keeps a GPU's buffers; on the CPU arrays are used where they lie."""
+    if device == "cpu" or not options.io_binding:
+        return None
+    graphs = options.cuda.enable_cuda_graph
+    return Binder(session, device, options.device_id, graphs=graphs, kept=options.kept_shapes)
+
+
+def _version() -> dict[str, str]:
     import onnxruntime as ort
 
-    provider = PROVIDERS["cuda"]
-    if provider not in ort.get_available_providers():
-        message = f"this onnxruntime {ort.__version__} has no {provider}"
-        hint = "pip uninstall onnxruntime && pip install onnxruntime-gpu (never both at once)"
-        raise EngineError(message, hint=hint, code="provider_missing")
-    ort.preload_dlls(directory="")  # CUDA and cuDNN may come as packages that no linker path names
-    library = Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
+    return {"onnxruntime": ort.__version__}
+
+
+def _tensorrt_state() -> str:
     try:
-        ctypes.CDLL(str(library))
-    except OSError as error:
-        missing = str(error).split(":", maxsplit=1)[0]
-        message = f"{provider} does not load: {missing} is missing"
-        raise EngineError(message, hint=_cuda_hint(missing), code="provider_missing") from error
-
-
-def _cuda_hint(missing: str) -> str:
-    if missing.startswith("libcuda.so"):
-        return "install NVIDIA's driver, and run `nvidia-smi` to see the GPU"
-    return "pip install 'onnxruntime-gpu[cuda,cudnn]' for CUDA 13 and cuDNN 9"
-
-
-def _open(file: Path, device: Device, options: OrtOptions) -> ort.InferenceSession:
-    import onnxruntime as ort
-
-    settings = ort.SessionOptions()
-    settings.log_severity_level = 4  # failures are raised, and told once
-    level = OPTIMIZATION[options.optimization]
-    settings.graph_optimization_level = ort.GraphOptimizationLevel(level)
-    settings.intra_op_num_threads = options.intra_op_threads
-    settings.inter_op_num_threads = options.inter_op_threads
-    if options.parallel:
-        settings.execution_mode = ort.ExecutionMode.ORT_PARALLEL
-    provider: str | tuple[str, dict[str, str]] = PROVIDERS[device]
-    if device != "cpu":
-        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        provider = (PROVIDERS[device], {"device_id": str(options.device_id)})
-    try:
-        session = ort.InferenceSession(str(file), settings, providers=[provider])
-        session.disable_fallback()  # else a failing run builds a CPU session and goes on
-    except Exception as error:
-        message = f"ONNX Runtime cannot load {file.name} on {device}: {_first_line(error)}"
-        raise EngineError(message, code="engine_load") from error
-    return session
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        require("cuda", OrtOptions(tensorrt=TensorrtOptions()))
+    except EngineError as error:
+        return f"not here: {error.message}"
+    return "loads"

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 
-import runtime
 from runtime.engines import Engine, get_engine
-from runtime.engines.ort import OrtEngine
 from specs.base import Frozen
-from specs.engines import engine_languages
+from specs.engines import Device, engine_languages
 from specs.errors import EngineError
 
 ENGINES = [cast("type[Engine]", engine) for engine in engine_languages().values()]
 Artifact = Callable[[str], Path]
+
+NET = """
+import torch
+
+
+class Twice(torch.nn.Module):
+    def forward(self, x):
+        return 2 * x
+"""
+TWICE: dict[str, Any] = {
+    "version": 1,
+    "name": "twice",
+    "model": {"python": {"file": "net.py", "object": "Twice"}},
+    "inputs": {"x": {"shape": ["batch", 3]}},
+    "outputs": {"y": {"shape": ["batch", 3]}},
+    "dynamic_axes": {"batch": {"min": 1, "opt": 2, "max": 4}},
+}
 
 each = pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: engine.name)
 
@@ -33,26 +46,67 @@ def test_an_engine_declares_its_words(engine: type[Engine]) -> None:
     assert engine.Options()
 
 
+@pytest.fixture
+def built(tmp_path: Path, build_spec: Callable[..., Any]) -> Callable[[type[Engine]], Path]:
+    """The file of a variant that doubles numbers [batch, 3], batch 1 to 4, built for an engine."""
+
+    def make(engine: type[Engine]) -> Path:
+        device = engine.devices[0]
+        try:
+            engine.probe(device)
+        except EngineError as error:
+            pytest.skip(f"{engine.name} cannot run here: {error.message}")
+        (tmp_path / "net.py").write_text(NET, "utf-8")
+        spec = {**TWICE, "targets": [{"engine": engine.name, "device": device}]}
+        found = build_spec(spec)
+        return found.folder / found.manifest.variants[0].file
+
+    return make
+
+
 @each
 def test_a_session_answers_by_name_for_every_batch_and_closes(
-    engine: type[Engine], artifact: Artifact
+    engine: type[Engine], built: Callable[[type[Engine]], Path]
 ) -> None:
-    if "cpu" not in engine.devices:
-        pytest.skip(f"{engine.name} does not run on the CPU")
-    session = engine.open(artifact("twice") / "model.onnx", "cpu", {})
+    session = engine.open(built(engine), engine.devices[0], {})
     for size in (1, 2, 4):
-        found = session.run({"x": np.ones((size, 3), np.float32)})
-        assert (list(found), found["y"].shape) == (["y"], (size, 3))
+        x = np.arange(size * 3, dtype=np.float32).reshape(size, 3)
+        found = session.run({"x": x})
+        assert list(found) == ["y"]
+        assert found["y"].dtype == np.float32
+        np.testing.assert_array_equal(found["y"], 2 * x)
     assert all(isinstance(value, str) for value in session.details().values())
     session.close()
     session.close()
 
 
 @each
-def test_a_batch_that_the_graph_does_not_take_is_an_error_of_the_engine(
-    engine: type[Engine], artifact: Artifact
+def test_an_answer_stays_what_it_was_when_the_next_batch_runs(
+    engine: type[Engine], built: Callable[[type[Engine]], Path]
 ) -> None:
-    session = engine.open(artifact("twice") / "model.onnx", "cpu", {})
+    session = engine.open(built(engine), engine.devices[0], {})
+    x = np.ones((2, 3), np.float32)
+    first = session.run({"x": x})["y"]
+    x[:] = 7
+    session.run({"x": x})
+    np.testing.assert_array_equal(first, np.full((2, 3), 2, np.float32))
+
+
+@each
+def test_a_session_held_at_one_size_answers_at_it_and_takes_no_other(
+    engine: type[Engine], built: Callable[[type[Engine]], Path]
+) -> None:
+    session = engine.open(built(engine), engine.devices[0], {}, {"batch": 2})
+    assert session.run({"x": np.ones((2, 3), np.float32)})["y"].shape == (2, 3)
+    with pytest.raises(EngineError):
+        session.run({"x": np.ones((3, 3), np.float32)})
+
+
+@each
+def test_a_batch_that_the_graph_does_not_take_is_an_error_of_the_engine(
+    engine: type[Engine], built: Callable[[type[Engine]], Path]
+) -> None:
+    session = engine.open(built(engine), engine.devices[0], {})
     with pytest.raises(EngineError):
         session.run({"x": np.ones((1, 5), np.float32)})
     with pytest.raises(EngineError):
@@ -65,9 +119,37 @@ def test_a_file_that_is_none_is_an_error_of_the_engine(
 ) -> None:
     (tmp_path / "model.onnx").write_bytes(b"nothing")
     with pytest.raises(EngineError):
-        engine.open(tmp_path / "model.onnx", "cpu", {})
+        engine.open(tmp_path / "model.onnx", engine.devices[0], {})
     with pytest.raises(EngineError):
-        engine.open(tmp_path / "lost.onnx", "cpu", {})
+        engine.open(tmp_path / "lost.onnx", engine.devices[0], {})
+
+
+@each
+def test_what_an_engine_made_of_the_graph_is_told_layer_by_layer_on_the_device(
+    engine: type[Engine], built: Callable[[type[Engine]], Path]
+) -> None:
+    layers = engine.layers(built(engine), engine.devices[0], {})
+    assert {layer.device for layer in layers} == {engine.devices[0]}
+    assert all(layer.name and layer.op for layer in layers)
+
+
+def _probed(engine: type[Engine], device: Device) -> dict[str, str] | EngineError:
+    try:
+        return engine.probe(device)
+    except EngineError as error:
+        return error
+
+
+@each
+def test_a_probe_tells_versions_or_what_to_install(engine: type[Engine]) -> None:
+    for device in engine.devices:
+        found = _probed(engine, device)
+        if isinstance(found, EngineError):
+            assert found.code in {"engine_missing", "provider_missing", "device_missing"}
+            assert found.hint
+        else:
+            assert found
+            assert all(found.values())
 
 
 def test_an_unknown_engine_is_told_with_the_nearest() -> None:
@@ -77,98 +159,3 @@ def test_an_unknown_engine_is_told_with_the_nearest() -> None:
         "engine_unknown",
         "did you mean 'onnxruntime'?",
     )
-
-
-# --- ONNX Runtime
-
-
-@pytest.mark.parametrize("optimization", ["disabled", "basic", "extended", "layout", "all"])
-def test_every_option_of_onnx_runtime_opens_a_session(
-    artifact: Artifact, optimization: str
-) -> None:
-    options: dict[str, Any] = {
-        "optimization": optimization,
-        "intra_op_threads": 1,
-        "inter_op_threads": 1,
-        "parallel": True,
-    }
-    OrtEngine.open(artifact("twice") / "model.onnx", "cpu", options).close()
-
-
-def _no_cuda() -> bool:
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return True
-    return False
-
-
-@pytest.mark.skipif(not _no_cuda(), reason="this machine has a GPU's driver")
-def test_a_device_that_is_not_there_is_an_error_naming_the_library_never_a_fallback(
-    artifact: Artifact,
-) -> None:
-    with pytest.raises(EngineError) as caught:
-        OrtEngine.open(artifact("twice") / "model.onnx", "cuda", {})
-    assert caught.value.code == "provider_missing"
-    assert ".so" in caught.value.message
-    assert "is missing" in caught.value.message
-    assert "install" in caught.value.hint
-
-
-@pytest.mark.skipif(not _no_cuda(), reason="this machine has a GPU's driver")
-def test_loading_an_artifact_for_a_device_that_is_not_there_is_the_same_error(
-    artifact: Artifact, tmp_path: Path
-) -> None:
-    import json
-    import shutil
-
-    folder = tmp_path / "cuda"
-    shutil.copytree(artifact("twice"), folder)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["variants"][0]["device"] = "cuda"
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(EngineError, match=r"does not load: .*\.so.* is missing"):
-        runtime.load(folder)
-
-
-def test_the_drivers_library_gives_another_way_out_than_cudas(
-    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hints: list[str] = []
-
-    def nothing(**_options: object) -> None:
-        pass
-
-    for library in ("libcuda.so.1", "libcudnn.so.9"):
-
-        def refuse(_path: str, missing: str = library) -> None:
-            raise OSError(f"{missing}: cannot open shared object file: No such file or directory")
-
-        monkeypatch.setattr(ctypes, "CDLL", refuse)
-        monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-        monkeypatch.setattr(ort, "preload_dlls", nothing)
-        with pytest.raises(EngineError, match=f"does not load: {library} is missing") as caught:
-            OrtEngine.open(artifact("twice") / "model.onnx", "cuda", {})
-        hints.append(caught.value.hint)
-    assert "driver" in hints[0]
-    assert "pip install" in hints[1]
-
-
-def test_a_build_of_onnx_runtime_without_cuda_says_which_package_has_it(
-    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(EngineError) as caught:
-        OrtEngine.open(artifact("twice") / "model.onnx", "cuda", {})
-    assert "onnxruntime-gpu" in caught.value.hint
-
-
-def test_another_provider_than_was_asked_for_is_refused(
-    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def other(_session: object) -> list[str]:
-        return ["OtherExecutionProvider"]
-
-    monkeypatch.setattr(ort.InferenceSession, "get_providers", other)
-    with pytest.raises(EngineError, match="CPUExecutionProvider was asked for, Other"):
-        OrtEngine.open(artifact("twice") / "model.onnx", "cpu", {})
