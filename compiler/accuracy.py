@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from compiler.cases import read_item
+from compiler.samples import preprocess_file
 from runtime.processing import Processing
 from runtime.tensors import Array, Tensors, chunks, group_by_shape, pad, stack
-from specs.errors import InputError, ParityError, SourceError
+from specs.errors import ParityError, SourceError
 from specs.manifest import AccuracyResult
 from specs.schema import Accuracy, Spec
 
@@ -70,7 +70,7 @@ def count_right(
     right = 0
     for part in chunks(len(labelled), spec.batch.opt):
         samples = labelled[part]
-        items = [_preprocess(processing, sample.file) for sample in samples]
+        items = [preprocess_file(processing, sample.file, "verify.accuracy") for sample in samples]
         for group in group_by_shape(items):
             batch = pad(stack([items[index] for index in group]), spec.batch.min)
             scores = run(batch)[: len(group)].astype(np.float64)
@@ -88,11 +88,3 @@ def check_drop(result: AccuracyResult, budget: Accuracy) -> None:
             f"allowed are {budget.max_drop:g}"
         )
         raise ParityError(message, hint="use a higher precision", code="accuracy_drop")
-
-
-def _preprocess(processing: Processing, file: Path) -> Tensors:
-    try:
-        return processing.preprocess(read_item(file))
-    except InputError as error:
-        message = f"verify.accuracy: {file.name}: {error.message}"
-        raise SourceError(message, hint=error.hint, code="sample_unusable") from error

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from compiler.samples import preprocess_file
+from runtime.golden import Case, batch_of
 from runtime.processing import Processing
 from runtime.tensors import Tensors, group_by_shape, rows, stack
 from specs.axes import AxisRange
-from specs.errors import InputError, SourceError
+from specs.errors import SourceError
 from specs.schema import Spec, TensorSpec
 
-__all__ = ["Case", "batch_of", "corner_batches", "example_inputs", "golden_cases", "sample_files"]
+__all__ = ["Case", "batch_of", "corner_batches", "example_inputs", "golden_cases"]
 
 ITEMS = 8
 """Distinct items of the main case; larger batches repeat them."""
@@ -23,21 +23,6 @@ SHAPES = 4
 """Sample shapes that get a case of their own, where items differ in shape."""
 HIGH = 8
 """Random integers are drawn from 0 to 7: valid for most vocabularies and class lists."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """Some items, and the batch sizes to run them at.
-
-    Args:
-        name: what a person sees: ``samples``, ``random``, ``height=16``.
-        inputs: the items, by input name, along the first dimension.
-        batches: sizes at which the case is run.
-    """
-
-    name: str
-    inputs: Tensors
-    batches: tuple[int, ...]
 
 
 def corner_batches(batch: AxisRange) -> tuple[int, ...]:
@@ -48,31 +33,11 @@ def corner_batches(batch: AxisRange) -> tuple[int, ...]:
     return tuple(sorted(size for size in wanted if batch.min <= size <= batch.max))
 
 
-def batch_of(inputs: Tensors, size: int, shift: int) -> Tensors:
-    """A batch of ``size`` items, repeated in order from item ``shift`` on."""
-    index = (np.arange(size) + shift) % rows(inputs)
-    return {name: np.ascontiguousarray(array[index]) for name, array in inputs.items()}
-
-
-def sample_files(spec: Spec, folder: Path) -> list[Path]:
-    """The files that ``verify.samples`` names, each pattern sorted."""
-    files: list[Path] = []
-    for pattern in spec.verify.samples:
-        # As the spec's own check does: an absolute pattern stands for itself.
-        names = glob.glob(pattern, root_dir=folder, recursive=True)  # noqa: PTH207
-        found = sorted(folder / name for name in names if (folder / name).is_file())
-        if not found:
-            message = f"verify.samples: no file matches {pattern} in {folder}"
-            raise SourceError(message, hint="correct the pattern", code="samples_missing")
-        files += found
-    return files
-
-
 def golden_cases(spec: Spec, files: list[Path], processing: Processing) -> Iterator[Case]:
     """The cases of a spec: its samples, else random items, then each other axis at its corners."""
     batches = corner_batches(spec.batch)
     if files:
-        items = [_preprocess(processing, file) for file in files[:ITEMS]]
+        items = [preprocess_file(processing, file, "verify.samples") for file in files[:ITEMS]]
         for indices in group_by_shape(items)[:SHAPES]:
             inputs = _with_neighbour(stack([items[index] for index in indices]))
             _check_ranges(spec, inputs)
@@ -128,24 +93,6 @@ def _random(spec: Spec, sizes: dict[str, int], count: int) -> Tensors:
         return rng.integers(0, 2 if kind.kind == "b" else HIGH, shape).astype(kind)
 
     return {name: draw(tensor) for name, tensor in spec.inputs.items()}
-
-
-def _preprocess(processing: Processing, file: Path) -> Tensors:
-    try:
-        return processing.preprocess(read_item(file))
-    except InputError as error:
-        message = f"verify.samples: {file.name}: {error.message}"
-        raise SourceError(message, hint=error.hint, code="sample_unusable") from error
-
-
-def read_item(file: Path) -> bytes | np.ndarray:
-    """A sample as a request would bring it: the bytes of an image, or the array in a ``.npy``."""
-    if file.suffix == ".npy":
-        try:
-            return np.load(file, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"{file.name} is no .npy file: {error}") from error
-    return file.read_bytes()
 
 
 def _check_ranges(spec: Spec, inputs: Tensors) -> None:

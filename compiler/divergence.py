@@ -18,7 +18,7 @@ from compiler.traces import Step, Value, graph_values, model_steps
 from runtime.tensors import Array, Tensors
 from specs.schema import Spec
 
-__all__ = ["first_divergence", "first_step"]
+__all__ = ["first_divergence", "first_missing", "first_step", "fused"]
 
 
 def first_divergence(model: Model, graph: Path, spec: Spec, inputs: Tensors) -> str:
@@ -40,27 +40,47 @@ def first_step(steps: Sequence[Step], values: Sequence[Value], tolerance: Tolera
         tolerance: what may differ.
     """
     present = [bool(_equal(step.output, values, tolerance)) for step in steps]
-    fused = _fused(steps, present)
+    number = first_missing(steps, values, present, tolerance)
+    if number is None:
+        return ""
+    found = {n for array in steps[number].inputs for n in _equal(array, values, tolerance)}
+    node = _node(steps, values, found, tolerance)
+    return f"{steps[number].name}, node {node}" if node else steps[number].name
+
+
+def first_missing(
+    steps: Sequence[Step],
+    values: Sequence[Value],
+    present: Sequence[bool],
+    tolerance: Tolerance,
+) -> int | None:
+    """Number of the first step that is not in the graph though all that it takes is.
+
+    Args:
+        steps: what the model did, in its order.
+        values: the graph's inputs and its nodes' outputs, in their order.
+        present: for each step whether a value is its output.
+        tolerance: what may differ.
+    """
+    merged = fused(steps, present)
     for number, step in enumerate(steps):
-        if present[number] or fused[number]:
+        if present[number] or merged[number]:
             continue
-        sources = [_equal(array, values, tolerance) for array in step.inputs]
-        if all(sources):
-            node = _node(steps, values, {name for found in sources for name in found}, tolerance)
-            return f"{step.name}, node {node}" if node else step.name
-    return ""
+        if all(_equal(array, values, tolerance) for array in step.inputs):
+            return number
+    return None
 
 
-def _fused(steps: Sequence[Step], present: Sequence[bool]) -> list[bool]:
+def fused(steps: Sequence[Step], present: Sequence[bool]) -> list[bool]:
     """Whether a later step takes a step's output and is in the graph, or fused in its turn."""
-    fused = [False] * len(steps)
+    merged = [False] * len(steps)
     for number in reversed(range(len(steps))):
-        fused[number] = any(
-            present[later] or fused[later]
+        merged[number] = any(
+            present[later] or merged[later]
             for later in range(number + 1, len(steps))
             if any(_same(array, steps[number].output) for array in steps[later].inputs)
         )
-    return fused
+    return merged
 
 
 def _node(

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compiler.cases import Case, batch_of
-from compiler.compare import Tolerance, worst_gap
 from compiler.sources import Model
+from runtime.compare import Tolerance, worst_gap
+from runtime.golden import CASES, Case, Golden, batch_of, read_golden
 from runtime.tensors import Tensors, rows
 from specs.errors import ParityError, SourceError
 from specs.schema import Spec
@@ -21,14 +20,6 @@ __all__ = ["Golden", "read_golden", "run_model", "run_reference", "write_golden"
 
 BUDGET = 32_000_000
 """Bytes of one case's inputs and outputs; fewer items are kept where they would be more."""
-
-
-@dataclass(frozen=True)
-class Golden:
-    """A case with the reference's outputs, one row an item."""
-
-    case: Case
-    outputs: Tensors
 
 
 def run_reference(model: Model, spec: Spec, case: Case) -> Golden:
@@ -123,13 +114,4 @@ def write_golden(goldens: Iterable[Golden], folder: Path) -> None:
         arrays |= {f"outputs/{name}": array for name, array in golden.outputs.items()}
         np.savez(folder / file, allow_pickle=False, **arrays)
         index.append({"file": file, "name": golden.case.name, "batches": golden.case.batches})
-    (folder / "cases.json").write_text(json.dumps(index, indent=1) + "\n", "utf-8")
-
-
-def read_golden(folder: Path) -> Iterator[Golden]:
-    """What ``write_golden`` wrote."""
-    for entry in json.loads((folder / "cases.json").read_text("utf-8")):
-        with np.load(folder / entry["file"], allow_pickle=False) as arrays:
-            inputs = {key[7:]: arrays[key] for key in arrays.files if key.startswith("inputs/")}
-            outputs = {key[8:]: arrays[key] for key in arrays.files if key.startswith("outputs/")}
-        yield Golden(Case(entry["name"], inputs, tuple(entry["batches"])), outputs)
+    (folder / CASES).write_text(json.dumps(index, indent=1) + "\n", "utf-8")

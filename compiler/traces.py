@@ -4,7 +4,7 @@
 # onnx's and torch's functions are typed in part.
 from __future__ import annotations
 
-import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,9 @@ import onnx
 import torch
 from onnx.reference import ReferenceEvaluator
 
+from compiler.audit.opened import OpenGraph, label
 from compiler.sources import Model, TorchModel
 from compiler.sources.onnx import OnnxModel
-from runtime.engines import get_engine
 from runtime.tensors import Array, Tensors
 from specs.schema import Spec
 
@@ -57,12 +57,17 @@ class Value:
 
 
 def model_steps(model: Model, spec: Spec, inputs: Tensors) -> list[Step]:
-    """The steps of one run in their order; none for a scripted model, which has no hooks."""
+    """The steps of one run in their order.
+
+    A scripted model takes no hooks: it is converted, and its operators are the steps.
+    """
     ordered = [inputs[name] for name in spec.inputs]
     if isinstance(model, OnnxModel):
         return _reference_steps(model.proto, inputs)
-    if not isinstance(model, TorchModel) or isinstance(model.call, torch.jit.ScriptModule):
+    if not isinstance(model, TorchModel):
         return []
+    if isinstance(model.call, torch.jit.ScriptModule | torch.jit.ScriptFunction):
+        return _scripted_steps(model.call, ordered, spec)
     if isinstance(model.call, torch.fx.GraphModule):
         return _fx_steps(model.call, ordered)
     if isinstance(model.call, torch.nn.Module):
@@ -134,6 +139,16 @@ def _fx_steps(module: torch.fx.GraphModule, ordered: list[Array]) -> list[Step]:
     return recorder.steps
 
 
+def _scripted_steps(scripted: Any, ordered: list[Array], spec: Spec) -> list[Step]:  # noqa: ANN401
+    from torch._export.converter import TS2EPConverter
+
+    arguments = tuple(torch.from_numpy(array) for array in ordered)
+    kwargs = spec.export.forward_kwargs
+    with warnings.catch_warnings(action="ignore"):  # of buffers that nothing reads
+        program = TS2EPConverter(scripted, arguments, kwargs or None).convert()
+    return _fx_steps(program.module(), ordered)
+
+
 def _reference_steps(proto: onnx.ModelProto, inputs: Tensors) -> list[Step]:
     full = _all_outputs(proto)
     names = [value.name for value in full.graph.output]
@@ -142,7 +157,7 @@ def _reference_steps(proto: onnx.ModelProto, inputs: Tensors) -> list[Step]:
     known = {**inputs, **found}
     return [
         Step(
-            f"{node.name or node.output[0]} ({node.op_type})",
+            label(node),
             tuple(known[name] for name in node.input if name in known),
             found[node.output[0]],
         )
@@ -153,18 +168,14 @@ def _reference_steps(proto: onnx.ModelProto, inputs: Tensors) -> list[Step]:
 
 def graph_values(graph: Path, inputs: Tensors) -> list[Value]:
     """The inputs and every node's outputs in their order, run without optimisation."""
-    proto = _all_outputs(onnx.load(str(graph)))
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / graph.name
-        onnx.save_model(proto, str(file), save_as_external_data=True, location=f"{graph.name}.data")
-        session = get_engine("onnxruntime").open(file, "cpu", {"optimization": "disabled"})
-        found = session.run(inputs)
-    return [Value(name, array) for name, array in inputs.items()] + [
-        Value(name, found[name], f"{node.name or name} ({node.op_type})", tuple(node.input))
-        for node in proto.graph.node
-        for name in node.output
-        if name in found and np.size(found[name])
-    ]
+    with OpenGraph(graph) as opened:
+        found = opened.fetch(opened.tensors, inputs)
+        return [Value(name, array) for name, array in inputs.items()] + [
+            Value(name, found[name], label(node), tuple(node.input))
+            for node in opened.nodes
+            for name in node.output
+            if name in found and np.size(found[name])
+        ]
 
 
 def _all_outputs(proto: onnx.ModelProto) -> onnx.ModelProto:

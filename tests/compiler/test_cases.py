@@ -16,10 +16,9 @@ from compiler.cases import (
     corner_batches,
     example_inputs,
     golden_cases,
-    read_item,
-    sample_files,
 )
 from compiler.processing import PROCESSING, generate
+from compiler.samples import read_item, sample_files
 from runtime.processing import Processing, load_processing
 from runtime.tensors import Tensors
 from specs.axes import AxisRange

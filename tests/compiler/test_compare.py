@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compiler.compare import Gap, Tolerance, worst_gap
+from runtime.tensors import Tensors
+from specs.precision import TolerancePair
 
 TOLERANCE = Tolerance(1e-3, 1e-2)
 NAN, INF = math.nan, math.inf
@@ -84,3 +86,26 @@ def test_excess_is_at_most_1_exactly_where_numpy_finds_the_two_close(
 ) -> None:
     close = bool(np.isclose(found, reference, rtol=1e-2, atol=1e-3, equal_nan=True))
     assert (_gap([found], [reference]).excess <= 1) == close
+
+
+def test_in_a_lower_precision_the_absolute_part_is_in_units_of_the_references_rms() -> None:
+    pair = TolerancePair(atol=0.1, rtol=0.0)
+    reference = {"y": np.array([0.0, 20.0, -20.0, 20.0], np.float32)}
+    found: Tensors = {"y": reference["y"] + np.float32(1.0)}
+    narrow = worst_gap(found, reference, Tolerance.of(pair, "bf16"))
+    assert narrow.excess == pytest.approx(1.0 / (0.1 * np.sqrt(300)))
+    assert worst_gap(found, reference, Tolerance.of(pair, "fp32")).excess == pytest.approx(10)
+
+
+def test_the_rms_never_tightens_a_tolerance_and_leaves_infinities_out() -> None:
+    pair = TolerancePair(atol=0.1, rtol=0.0)
+    small = {"y": np.array([1e-3, np.inf], np.float32)}
+    found: Tensors = {"y": np.array([0.05, np.inf], np.float32)}
+    assert worst_gap(found, small, Tolerance.of(pair, "fp16")).excess == pytest.approx(0.49)
+
+
+def test_without_a_tolerance_only_what_is_no_number_is_beyond_it() -> None:
+    reference = {"y": np.array([1.0], np.float32)}
+    measured = Tolerance.of(None, "int8")
+    assert worst_gap({"y": np.array([9.0], np.float32)}, reference, measured).excess == 0
+    assert worst_gap({"y": np.array([np.nan], np.float32)}, reference, measured).excess > 1
