@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from specs.digests import file_sha256, text_sha256
 from specs.errors import ArtifactError
 from specs.manifest import MANIFEST, FileEntry, Manifest
 
-__all__ = ["Files", "check_place", "file_entries", "publish"]
+__all__ = ["Files", "amend", "check_place", "file_entries", "publish", "with_files"]
 
 Files = dict[str, Path]
 """Files by their path in the artifact."""
@@ -47,7 +48,7 @@ def publish(destination: Path, files: Files, manifest: Manifest) -> bool:
     Raises:
         ArtifactError: something that is no artifact is in the way (``artifact_in_the_way``).
     """
-    text = manifest.model_dump_json(indent=1, by_alias=True) + "\n"
+    text = _text(manifest)
     destination = _place(destination)
     with _locked(destination):
         if _is_there(destination, text):
@@ -55,6 +56,71 @@ def publish(destination: Path, files: Files, manifest: Manifest) -> bool:
         _refuse_foreign(destination)
         _write(destination, lambda draft: _fill(draft, files, text))
     return True
+
+
+def amend(folder: Path, make: Callable[[Manifest], Mapping[str, bytes]]) -> Manifest:
+    """Add files to an artifact that is there, or replace some of its own, as a whole or not at all.
+
+    Args:
+        folder: the artifact.
+        make: gives the files by their path in the artifact. It is called with the manifest under
+            the lock of ``publish``, so that it sees the artifact as it is now; what it raises
+            leaves the artifact as it was.
+
+    Returns:
+        The new manifest, with the new files' hashes.
+
+    Raises:
+        ArtifactError: there is no artifact, or a file of it is not the one that was built.
+    """
+    folder = _place(folder)
+    with _locked(folder):
+        manifest = read_manifest(folder)
+        check_files(folder, manifest)
+        files = make(manifest)
+        amended = with_files(manifest, files)
+        if amended != manifest:
+            _write(folder, lambda draft: _refill(draft, folder, files, _text(amended)))
+    return amended
+
+
+def with_files(manifest: Manifest, files: Mapping[str, bytes]) -> Manifest:
+    """The manifest with the hashes and sizes of further files, or of new content of its own."""
+    entries = {
+        name: FileEntry(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+        for name, content in files.items()
+    }
+    every = dict(sorted((manifest.files | entries).items()))
+    return manifest.model_copy(update={"files": every})
+
+
+def _refill(draft: Path, folder: Path, files: Mapping[str, bytes], text: str) -> None:
+    """Everything of ``folder``, by hard link where the disk can, with ``files`` in their places."""
+    replaced = {*files, MANIFEST}
+    kept = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    for name, path in kept.items():
+        if path.is_file() and name not in replaced:
+            _parent(draft / name)
+            _link(path, draft / name)
+    for name, content in files.items():
+        _parent(draft / name)
+        (draft / name).write_bytes(content)
+    (draft / MANIFEST).write_text(text, "utf-8")
+
+
+def _parent(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except OSError:  # the disk has no hard links, or the file has as many as it may
+        shutil.copyfile(source, target)
+
+
+def _text(manifest: Manifest) -> str:
+    return manifest.model_dump_json(indent=1, by_alias=True) + "\n"
 
 
 @contextmanager
@@ -131,7 +197,6 @@ def _write(destination: Path, fill: Callable[[Path], None]) -> None:
 
 def _fill(draft: Path, files: Files, text: str) -> None:
     for name, path in files.items():
-        target = draft / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+        _parent(draft / name)
+        shutil.copyfile(path, draft / name)
     (draft / MANIFEST).write_text(text, "utf-8")

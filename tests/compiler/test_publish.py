@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from compiler.publish import Files, check_place, file_entries, publish
+from compiler.publish import Files, amend, check_place, file_entries, publish
 from runtime.artifact import check_files, read_manifest
 from specs.errors import ArtifactError
-from specs.manifest import Manifest
+from specs.manifest import MANIFEST, Manifest
 
 
 @pytest.fixture
@@ -177,3 +177,108 @@ def test_entries_have_the_hash_and_the_size(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
     entry = file_entries({"file": tmp_path / "file"})["file"]
     assert (entry.bytes, entry.sha256[:8]) == (3, "ba7816bf")
+
+
+def _inodes(folder: Path) -> dict[str, int]:
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.stat().st_ino for path in paths}
+
+
+def test_amending_adds_and_replaces_files_with_their_hashes(
+    tmp_path: Path, files: Files, manifest: Manifest
+) -> None:
+    publish(tmp_path / "net", files, manifest)
+    before = _inodes(tmp_path / "net")
+    made = {"variants/v/new.json": b"{}", "spec.yaml": b"another"}
+    amended = amend(tmp_path / "net", lambda _: made)
+    assert read_manifest(tmp_path / "net") == amended
+    check_files(tmp_path / "net", amended)
+    assert (tmp_path / "net" / "variants" / "v" / "new.json").read_bytes() == b"{}"
+    assert amended.files.keys() == manifest.files.keys() | {"variants/v/new.json"}
+    after = _inodes(tmp_path / "net")
+    assert {name for name in before if before[name] != after[name]} == {"spec.yaml", MANIFEST}
+    assert _left(tmp_path) == ["net"]
+
+
+def test_amending_keeps_files_that_the_manifest_does_not_name(
+    tmp_path: Path, files: Files, manifest: Manifest
+) -> None:
+    publish(tmp_path / "net", files, manifest)
+    (tmp_path / "net" / "notes.txt").write_text("mine")
+    amend(tmp_path / "net", lambda _: {"new": b""})
+    assert (tmp_path / "net" / "notes.txt").read_text() == "mine"
+
+
+def test_amending_with_what_is_there_writes_nothing(
+    tmp_path: Path, files: Files, manifest: Manifest
+) -> None:
+    publish(tmp_path / "net", files, manifest)
+    before = (tmp_path / "net").stat().st_ino
+    same = {"spec.yaml": (tmp_path / "net" / "spec.yaml").read_bytes()}
+    assert amend(tmp_path / "net", lambda _: same) == manifest
+    assert (tmp_path / "net").stat().st_ino == before
+
+
+def test_amending_copies_where_the_disk_has_no_hard_links(
+    tmp_path: Path, files: Files, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError(95, "Operation not supported", str(self), None, str(target))
+
+    publish(tmp_path / "net", files, manifest)
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    amended = amend(tmp_path / "net", lambda _: {"new": b"1"})
+    check_files(tmp_path / "net", amended)
+
+
+def test_an_artifact_that_was_changed_is_not_amended(
+    tmp_path: Path, files: Files, manifest: Manifest
+) -> None:
+    publish(tmp_path / "net", files, manifest)
+    (tmp_path / "net" / "model.onnx").write_bytes(b"")
+    with pytest.raises(ArtifactError) as caught:
+        amend(tmp_path / "net", lambda _: {"new": b""})
+    assert caught.value.code == "artifact_changed"
+    with pytest.raises(ArtifactError) as caught:
+        amend(tmp_path / "nothing", lambda _: {"new": b""})
+    assert caught.value.code == "artifact_missing"
+
+
+def test_what_fails_while_amending_leaves_the_artifact_as_it_was(
+    tmp_path: Path, files: Files, manifest: Manifest
+) -> None:
+    def fail(_manifest: Manifest) -> dict[str, bytes]:
+        raise KeyboardInterrupt
+
+    publish(tmp_path / "net", files, manifest)
+    before = _inodes(tmp_path / "net")
+    with pytest.raises(KeyboardInterrupt):
+        amend(tmp_path / "net", fail)
+    with pytest.raises(OSError, match="spec"):  # a folder cannot be where a file is
+        amend(tmp_path / "net", lambda _: {"spec.yaml/x": b""})
+    assert _inodes(tmp_path / "net") == before
+    assert _left(tmp_path) == ["net"]
+
+
+def test_amendments_at_the_same_time_all_come_in(
+    tmp_path: Path, files: Files, manifest: Manifest
+) -> None:
+    publish(tmp_path / "net", files, manifest)
+    errors: list[BaseException] = []
+
+    def write(name: str) -> None:
+        try:
+            amend(tmp_path / "net", lambda _: {name: name.encode()})
+        except BaseException as error:  # noqa: BLE001 - told below
+            errors.append(error)
+
+    names = {f"new{number}" for number in range(6)}
+    threads = [threading.Thread(target=write, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    found = read_manifest(tmp_path / "net")
+    check_files(tmp_path / "net", found)
+    assert found.files.keys() == manifest.files.keys() | names
