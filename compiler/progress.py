@@ -32,15 +32,23 @@ class Reporter:
     console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
     quiet: bool = False
     steps: list[Step] = field(default_factory=list[Step])
+    broken: Step | None = None
+    """The step that the last error came from."""
 
     @contextmanager
     def step(self, name: str) -> Generator[Step, None, None]:
         """Time a stage and show one line when it ends."""
         step = Step(name)
         start = time.perf_counter()
-        with self._spinner(name):
-            yield step
-        step.seconds = time.perf_counter() - start
+        self.broken = None
+        try:
+            with self._spinner(name):
+                yield step
+        except BaseException:
+            self.broken = self.broken or step  # of steps within each other, the innermost
+            raise
+        finally:
+            step.seconds = time.perf_counter() - start
         self.steps.append(step)
         self._line(step)
 
