@@ -41,7 +41,7 @@ def read_state_dict(file: Path, adapt: StateDict) -> TensorMap:
         WeightsError: the file is no checkpoint, holds other Python objects, or has no such key.
     """
     value = _dig(_read(file), adapt.key, file)
-    tensors = {key: item for key, item in value.items() if isinstance(item, torch.Tensor)}
+    tensors = _tensors(value)
     if not tensors:
         raise _no_tensors(file, value, adapt.key)
     return _rename(tensors, adapt, file)
@@ -104,6 +104,18 @@ def _dig(value: Any, key: str, file: Path) -> dict[str, Any]:  # noqa: ANN401 - 
         message = f"{file.name} holds a {found}, expected a mapping of names to tensors"
         raise WeightsError(message, code="weights_format")
     return {str(name): item for name, item in cast("Mapping[object, Any]", value).items()}
+
+
+def _tensors(state: Mapping[str, Any]) -> TensorMap:
+    """The tensors; those of a quantised layer are a tuple, and get its key with ``.0``, ``.1``."""
+    found: TensorMap = {}
+    for key, value in state.items():
+        if isinstance(value, torch.Tensor):
+            found[key] = value
+        elif isinstance(value, tuple):
+            parts = enumerate(cast("tuple[object, ...]", value))
+            found |= {f"{key}.{n}": part for n, part in parts if isinstance(part, torch.Tensor)}
+    return found
 
 
 def _no_tensors(file: Path, value: dict[str, Any], key: str) -> WeightsError:
@@ -170,7 +182,7 @@ def fit(module: torch.nn.Module, tensors: TensorMap, adapt: StateDict) -> list[s
 
 def _own(module: torch.nn.Module) -> TensorMap:
     """The module's tensors; it may keep other things in its state as well."""
-    own = {k: v for k, v in module.state_dict().items() if isinstance(v, torch.Tensor)}
+    own = _tensors(module.state_dict())
     lazy = [key for key, value in own.items() if torch.nn.parameter.is_lazy(value)]
     if lazy:
         message = f"the model has parameters without a shape yet: {', '.join(lazy[:SHOWN])}"
@@ -180,9 +192,17 @@ def _own(module: torch.nn.Module) -> TensorMap:
 
 
 def _load(module: torch.nn.Module, tensors: TensorMap) -> None:
+    # The module's own state brings what a file of tensors lacks: the versions of its layers'
+    # formats, which some insist on, and what a quantised layer keeps besides its tensors.
+    state = module.state_dict()
+    for key, value in list(state.items()):
+        if isinstance(value, tuple):
+            parts = enumerate(cast("tuple[object, ...]", value))
+            state[key] = tuple(tensors.get(f"{key}.{n}", part) for n, part in parts)
+    state.update(tensors)
     try:
-        module.load_state_dict(tensors, strict=False)
-    except RuntimeError as error:  # of parameters without a shape yet, or the module's own hooks
+        module.load_state_dict(state, strict=False)
+    except Exception as error:  # of parameters without a shape yet, or the module's own hooks
         message = f"the model refuses the weights: {error}"
         raise WeightsError(message, code="weights_fit") from error
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from compiler.cases import batch_of
 from compiler.compare import Gap, Tolerance, worst_gap
 from compiler.golden import Golden
+from runtime.engines import get_engine
+from runtime.golden import SHIFTS
 from runtime.predictor import Predictor
-from runtime.tensors import Tensors
+from runtime.tensors import Tensors, rows
 from specs.errors import EngineError, ParityError
 from specs.manifest import ParityCase
 
-__all__ = ["check_parity"]
-
-SHIFTS = (0, 1)
-"""Where a batch starts among the items: each item is answered in two neighbourhoods."""
+__all__ = ["check_parity", "worst_excess"]
 
 
 def check_parity(
@@ -73,9 +75,29 @@ def _worst(
 def _beyond(gap: Gap, where: str, tolerance: Tolerance, first: str) -> ParityError:
     message = f"the built variant and the reference differ ({where}): {gap}"
     if not gap.shapes:
-        allowed = f"atol {tolerance.atol:g}, rtol {tolerance.rtol:g}"
+        unit = " times the output's RMS" if tolerance.in_rms else ""
+        allowed = f"atol {tolerance.atol:g}{unit}, rtol {tolerance.rtol:g}"
         message += f"; {gap.excess:.3g} times the tolerance ({allowed})"
     if first:
         message += f"\n  first divergence: {first}"
     hint = "look at the first node that differs; raise verify.atol or rtol only if that is right"
     return ParityError(message, hint=hint)
+
+
+def worst_excess(graph: Path, goldens: Iterable[Golden], tolerance: Tolerance) -> float:
+    """The largest excess of a graph over the golden cases, by ONNX Runtime on the CPU.
+
+    Infinite where the graph cannot be loaded or run there, or gives NaN for a number.
+    """
+    worst = 0.0
+    try:
+        with contextlib.closing(get_engine("onnxruntime").open(graph, "cpu", {})) as session:
+            for golden in goldens:
+                size = golden.case.batches[0]
+                for start in range(0, rows(golden.case.inputs), size):
+                    found = session.run(batch_of(golden.case.inputs, size, start))
+                    gap = worst_gap(found, batch_of(golden.outputs, size, start), tolerance)
+                    worst = max(worst, gap.excess)
+    except EngineError:
+        return math.inf
+    return worst

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from runtime.answers import encode_png, to_json
 from runtime.artifact import check_files, read_manifest
 from runtime.files import read_items
 from runtime.plot import plot as draw
-from runtime.predictor import Predictor, load
+from runtime.predictor import Predictor, load, open_variant
 from runtime.tensors import Tensors
 from specs.digests import file_sha256
-from specs.errors import DeploycError, InputError
-from specs.manifest import MANIFEST, Manifest
+from specs.errors import DeploycError, EngineError, InputError
+from specs.manifest import MANIFEST, Choice, Manifest
 from specs.schema import TensorSpec
 from specs.values import show_shape
 
@@ -27,6 +28,8 @@ __all__ = ["inspect", "predict"]
 
 ARTIFACT = click.Path(path_type=Path)
 PIPE_WIDTH = 200
+NAMES = 8
+"""Node names on one line, at most."""
 
 
 @click.command(short_help="Answer files with an artifact.")
@@ -53,7 +56,7 @@ def predict(  # noqa: PLR0913 - one argument per option
     if (plot or out) and len(files) > 1:
         _refuse_several(plot, f"there are {len(files)} files")
     with load(artifact, variant) as predictor:
-        _warn(predictor.manifest)
+        _warn([*predictor.manifest.warnings(), *map(str, predictor.passed_over)])
         given = [(file, item) for file in files for item in read_items(file, predictor.manifest)]
         if (plot or out) and len(given) > 1:
             _refuse_several(plot, f"the file holds {len(given)} items")
@@ -129,19 +132,33 @@ def inspect(artifact: Path, *, as_json: bool) -> None:
     manifest = read_manifest(artifact)
     check_files(artifact, manifest)
     digest = file_sha256(artifact / MANIFEST)
+    here = _here(artifact, manifest)
     if as_json:
-        data = {"digest": digest, **manifest.model_dump(mode="json", by_alias=True)}
+        told = {"digest": digest, "here": {name: why or "runs" for name, why in here.items()}}
+        data = {**told, **manifest.model_dump(mode="json", by_alias=True)}
         click.echo(json.dumps(data, indent=1, ensure_ascii=False))
         return
-    _show(manifest, digest)
+    _show(manifest, digest, here)
 
 
-def _warn(manifest: Manifest) -> None:
-    for warning in manifest.warnings():
+def _here(artifact: Path, manifest: Manifest) -> dict[str, str]:
+    """By variant, why it cannot run on this machine; "" where it can."""
+    found: dict[str, str] = {}
+    for variant in manifest.variants:
+        try:
+            open_variant(artifact, variant).close()
+            found[variant.name] = ""
+        except EngineError as error:
+            found[variant.name] = error.message
+    return found
+
+
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
         click.echo(f"! {warning}", err=True)
 
 
-def _show(manifest: Manifest, digest: str) -> None:
+def _show(manifest: Manifest, digest: str, here: dict[str, str]) -> None:
     # Into a pipe nothing is cut to the 80 columns that Rich assumes there.
     width = None if sys.stdout.isatty() else PIPE_WIDTH
     console = Console(highlight=False, markup=False, soft_wrap=True, width=width)
@@ -150,7 +167,11 @@ def _show(manifest: Manifest, digest: str) -> None:
         console.print(f"! {warning}")
     console.print(_facts(manifest))
     console.print(_graph_table(manifest))
-    console.print(_variant_table(manifest))
+    console.print(_variant_table(manifest, here))
+    for line in _loading(manifest, here):
+        console.print(line)
+    for choice in manifest.choices:
+        console.print(_choice_table(choice))
     console.print(_file_table(manifest))
 
 
@@ -186,14 +207,49 @@ def _graph_table(manifest: Manifest) -> Table:
     return table
 
 
-def _variant_table(manifest: Manifest) -> Table:
+def _variant_table(manifest: Manifest, here: dict[str, str]) -> Table:
     columns = ("variant", "engine", "device", "precision", "parity: largest difference", "accuracy")
-    table = _table("\nvariants", *columns)
+    table = _table("\nvariants", *columns, "here")
     for variant in manifest.variants:
         engine = ", ".join(variant.details.values())
         parity = f"{variant.largest_difference:.2g}"
+        if variant.tolerance is None:
+            parity += " (measured, no bound)"
         accuracy = str(variant.accuracy or "not asked")
-        table.add_row(variant.name, engine, variant.device, variant.precision, parity, accuracy)
+        runs = "cannot run" if here[variant.name] else "runs"
+        row = (variant.name, engine, variant.device, variant.precision, parity, accuracy, runs)
+        table.add_row(*row)
+    return table
+
+
+def _loading(manifest: Manifest, here: dict[str, str]) -> Iterator[str]:
+    """What `runtime.load` would do on this machine."""
+    for name, why in here.items():
+        if why:
+            yield f"! {name} cannot run here: {why}"
+    for variant in manifest.variants:
+        for note in (*variant.notes, *variant.not_audited):
+            yield f"! {variant.name}: {note}"
+        if variant.kept:
+            yield f"  {variant.name}: {len(variant.kept)} nodes stay in fp32: {_few(variant.kept)}"
+    first = next((name for name, why in here.items() if not why), "")
+    refuses = manifest.on_missing == "refuse" and first != manifest.variants[0].name
+    taken = "nothing: it refuses" if refuses or not first else first
+    yield f"loading takes {taken} (on_missing: {manifest.on_missing})"
+
+
+def _few(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:NAMES])
+    return shown if len(names) <= NAMES else f"{shown} …"
+
+
+def _choice_table(choice: Choice) -> Table:
+    table = _table(f"\n{choice.target}: {choice.rule}", "variant", "", "batch", "ms", "items/s", "")
+    for row in choice.candidates:
+        ms = "" if row.latency_ms is None else f"{row.latency_ms:.3g}"
+        rate = "" if row.rate is None else f"{row.rate:.4g}"
+        outcome = row.outcome.replace("_", " ")
+        table.add_row(row.variant, outcome, str(row.batch or ""), ms, rate, row.reason)
     return table
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,11 +15,13 @@ from runtime.artifact import PROCESSING, check_files, choose_variant, read_manif
 from runtime.engines import EngineSession, get_engine
 from runtime.processing import Processing, load_processing
 from runtime.tensors import Tensors, chunks, group_by_shape, pad, rows, stack, unstack
-from specs.errors import InputError
+from specs.errors import EngineError, InputError
 from specs.manifest import Manifest, Variant
 from specs.values import Dim, show_shape
 
-__all__ = ["Predictor", "load"]
+__all__ = ["PassedOver", "Predictor", "load", "open_variant"]
+
+_LOG = logging.getLogger("deployc")
 
 
 class Predictor:
@@ -27,10 +31,17 @@ class Predictor:
     """
 
     def __init__(
-        self, manifest: Manifest, variant: Variant, processing: Processing, session: EngineSession
+        self,
+        manifest: Manifest,
+        variant: Variant,
+        processing: Processing,
+        session: EngineSession,
+        passed_over: tuple[PassedOver, ...] = (),
     ) -> None:
         self.manifest = manifest
         self.variant = variant
+        self.passed_over = passed_over
+        """Preferred variants that cannot run here, with the reason."""
         self._processing = processing
         self._session = session
 
@@ -143,12 +154,25 @@ def _fits(shape: tuple[int, ...], wanted: tuple[Dim, ...], sizes: dict[str, int]
     )
 
 
+@dataclass(frozen=True)
+class PassedOver:
+    """A variant that was preferred and cannot run here."""
+
+    variant: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.variant} cannot run here: {self.reason}"
+
+
 def load(path: str | Path, variant: str | None = None) -> Predictor:
     """Open the artifact in folder ``path``, check its hashes, and load a variant of it.
 
     Args:
         path: the artifact's folder.
-        variant: a variant's name; by default the spec's first target.
+        variant: a variant's name; by default the preferred one. Where that one cannot run here,
+            the spec's ``on_missing`` says whether to refuse or to take the next; the latter is
+            logged, and told by ``Predictor.passed_over``.
 
     Raises:
         ArtifactError: the artifact is missing, torn, changed, or of another schema version.
@@ -159,5 +183,51 @@ def load(path: str | Path, variant: str | None = None) -> Predictor:
     check_files(folder, manifest)
     chosen = choose_variant(manifest, variant)
     processing = load_processing(folder / PROCESSING, manifest.files[PROCESSING].sha256)
-    session = get_engine(chosen.engine).open(folder / chosen.file, chosen.device, chosen.options)
-    return Predictor(manifest, chosen, processing, session)
+    candidates = [chosen] if variant else list(manifest.variants)
+    session, chosen, passed_over = _open_first(folder, manifest, candidates)
+    return Predictor(manifest, chosen, processing, session, passed_over)
+
+
+def _open_first(
+    folder: Path, manifest: Manifest, candidates: Sequence[Variant]
+) -> tuple[EngineSession, Variant, tuple[PassedOver, ...]]:
+    """The first variant that runs here, and those before it, where the spec allows to go on."""
+    passed_over: list[PassedOver] = []
+    for number, variant in enumerate(candidates):
+        try:
+            session = open_variant(folder, variant)
+        except EngineError as error:
+            last = number == len(candidates) - 1
+            if manifest.on_missing == "refuse" or last:
+                raise _refused(error, variant, candidates, passed_over) from error
+            passed_over.append(PassedOver(variant.name, error.message))
+            _LOG.warning("%s: %s; the next variant is tried", manifest.name, passed_over[-1])
+        else:
+            return session, variant, tuple(passed_over)
+    raise AssertionError("an artifact has at least one variant")
+
+
+def open_variant(folder: Path, variant: Variant) -> EngineSession:
+    """A session of one variant of the artifact in ``folder``.
+
+    Raises:
+        EngineError: the engine or its device cannot be had here.
+    """
+    engine = get_engine(variant.engine)
+    return engine.open(folder / variant.file, variant.device, variant.options)
+
+
+def _refused(
+    error: EngineError,
+    variant: Variant,
+    candidates: Sequence[Variant],
+    passed_over: Sequence[PassedOver],
+) -> EngineError:
+    """The error, with what else there is to run."""
+    others = [each.name for each in candidates if each is not variant]
+    message = "\n".join([error.message, *(str(each) for each in passed_over)])
+    hint = error.hint
+    if others and not passed_over:
+        other = f"run another variant ({', '.join(others)}) by name, or set on_missing: next"
+        hint = f"{hint}; or {other}" if hint else other
+    return EngineError(message, hint=hint, code=error.code)

@@ -57,8 +57,8 @@ def _bind(args: ModelArgs) -> Bound:
     manifest, digest = open_artifact(folder)
     if args.digest is not None:
         check_digest(folder, args.digest)
-    variant = choose_variant(manifest, args.variant).name
-    return args, manifest, Settings(str(folder), digest, variant, _options(args, manifest))
+    choose_variant(manifest, args.variant)  # a name that is not there is told now
+    return args, manifest, Settings(str(folder), digest, args.variant, _options(args, manifest))
 
 
 def _options(args: ModelArgs, manifest: Manifest) -> Options:

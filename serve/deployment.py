@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from ray import serve
+from ray.serve import metrics
 from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 
@@ -35,7 +36,8 @@ class Settings:
 
     artifact: str
     digest: str
-    variant: str
+    variant: str | None
+    """A variant's name; None for the preferred one, under the spec's ``on_missing``."""
     options: Options
 
 
@@ -44,6 +46,13 @@ class ModelReplica:
 
     async def __init__(self, settings: Settings) -> None:
         self.model: Model = await asyncio.to_thread(_load, settings)
+        tags = self.model.variant_in_use()
+        self._in_use = metrics.Gauge(
+            "deployc_variant_in_use",
+            description="1 for the variant that answers; passed_over names those that cannot.",
+            tag_keys=cast("Any", tuple(tags)),  # Ray's annotation allows one key alone
+        )
+        self._in_use.set(1, tags)
         await self.model.warm_up()
 
     async def answer(self, call: Call) -> Reply:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from runtime.answers import encode_png, to_json
+from runtime.predictor import PassedOver
 from runtime.tensors import Tensors
 from serve.batching import Batcher, Done
 from serve.body import Items, read_items
@@ -33,6 +34,7 @@ class PredictorLike(Protocol):
 
     manifest: Manifest
     variant: Variant
+    passed_over: tuple[PassedOver, ...]
 
     @property
     def max_batch(self) -> int: ...
@@ -73,7 +75,15 @@ class Model:
     async def card(self) -> dict[str, Any]:
         """What ``GET /models`` says of this model."""
         about = _describe(self._predictor.manifest, self._predictor.variant, self._options)
+        about["warnings"] += [str(each) for each in self._predictor.passed_over]
         return {**about, "state": self._state}
+
+    def variant_in_use(self) -> dict[str, str]:
+        """Tags of the metric that says which variant answers, and which ones it stands in for."""
+        variant = self._predictor.variant
+        passed_over = ",".join(each.variant for each in self._predictor.passed_over)
+        tags = {"model": self.name, "variant": variant.name, "passed_over": passed_over}
+        return {**tags, "engine": variant.engine, "device": variant.device}
 
     async def warm_up(self) -> None:
         """Run zeros at the corners of the batch, so that the first request finds all in place."""

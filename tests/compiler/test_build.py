@@ -29,7 +29,8 @@ Build = Callable[..., Any]
 
 ENGINE = "onnxruntime-cpu-fp32: engine"
 PARITY = "onnxruntime-cpu-fp32: parity"
-STAGES = ["weights", "processing", "export", "reference", ENGINE, PARITY, "write"]
+AUDIT = "onnxruntime-cpu-fp32: audit"
+STAGES = ["weights", "processing", "export", "reference", ENGINE, PARITY, AUDIT, "report", "write"]
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +102,8 @@ def _threads(_folder: Path, value: float) -> dict[str, Any]:
     return {"targets": [{"engine": "onnxruntime", "options": {"intra_op_threads": int(value)}}]}
 
 
-EXPORTED = {"export", "reference", ENGINE, PARITY, "write"}
+WRITE = {"report", "write"}
+EXPORTED = {"export", "reference", ENGINE, PARITY, AUDIT, *WRITE}
 
 
 @pytest.mark.parametrize(
@@ -111,11 +113,11 @@ EXPORTED = {"export", "reference", ENGINE, PARITY, "write"}
         (_source, EXPORTED),
         (_opset, EXPORTED),
         (_batch, EXPORTED - {ENGINE} | {"processing", ENGINE}),
-        (_samples, {"reference", PARITY, "write"}),
-        (_tolerance, {"reference", PARITY, "write"}),
-        (_processing, {"processing", "reference", PARITY, "write"}),
-        (_threads, {ENGINE, PARITY, "write"}),
-        (_description, {"write"}),
+        (_samples, {"reference", PARITY, *WRITE}),
+        (_tolerance, {"reference", PARITY, *WRITE}),
+        (_processing, {"processing", "reference", PARITY, *WRITE}),
+        (_threads, {ENGINE, PARITY, AUDIT, *WRITE}),
+        (_description, WRITE),
     ],
 )
 def test_a_change_runs_the_stages_that_read_it_and_no_others(

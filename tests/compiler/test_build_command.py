@@ -62,7 +62,7 @@ def test_a_build_writes_to_build_and_the_name_and_exits_0(folder: Path) -> None:
     assert "\x1b" not in done.stdout + done.stderr
     again = _build(folder, "net.yaml")
     assert again.stdout.startswith("unchanged build/net")
-    assert again.stderr.count("cached") == 6
+    assert again.stderr.count("cached") == len(stages) - 1  # the weights are found again
 
 
 def test_json_is_alone_on_stdout_though_the_model_prints(folder: Path) -> None:

@@ -20,10 +20,11 @@ import numpy as np
 import pytest
 import yaml
 
+from runtime.predictor import PassedOver
 from runtime.tensors import Tensors
 from specs.axes import AxisRange
 from specs.errors import InputError
-from specs.manifest import Graph, Manifest, Variant, WeightsOrigin
+from specs.manifest import SCHEMA_VERSION, Graph, Manifest, Variant, WeightsOrigin
 from specs.schema import Limits, Serving, TensorSpec
 
 START_S = 240
@@ -36,7 +37,7 @@ ManifestMaker = Callable[..., Manifest]
 
 def _manifest(**changes: Any) -> Manifest:
     values: dict[str, Any] = {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "name": "twice",
         "description": "doubles its input",
         "spec_sha256": "0" * 64,
@@ -52,11 +53,18 @@ def _manifest(**changes: Any) -> Manifest:
         "graph": Graph(exporter="none", opset=18, ir_version=10, nodes={}, parameters=0),
         "variants": (
             Variant(
-                name="fake-cpu-fp32", engine="fake", device="cpu", precision="fp32", file="model"
+                name="fake-cpu-fp32",
+                target="fake-cpu-fp32",
+                engine="fake",
+                device="cpu",
+                precision="fp32",
+                file="model",
+                tolerance=None,
             ),
         ),
         "limits": Limits(bytes=10_000),
         "serving": Serving(),
+        "on_missing": "refuse",
     }
     return Manifest(**{**values, **changes})
 
@@ -70,6 +78,7 @@ class FakePredictor:
     batches: list[int] = field(default_factory=list[int])
     threads: set[str] = field(default_factory=set[str])
     closed: bool = False
+    passed_over: tuple[PassedOver, ...] = ()
 
     @property
     def variant(self) -> Variant:

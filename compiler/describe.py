@@ -1,0 +1,59 @@
+"""The manifest of what was built."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+
+import yaml
+
+from compiler.cache import versions
+from compiler.publish import Files, file_entries
+from compiler.stages import TOOLS, Stages
+from specs.digests import text_sha256
+from specs.manifest import SCHEMA_VERSION, Choice, Graph, Manifest, Variant
+
+__all__ = ["describe", "resolved"]
+
+
+def resolved(stages: Stages) -> str:
+    """The spec in full notation, as ``spec.yaml`` of the artifact holds it."""
+    data = stages.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+
+
+def describe(
+    stages: Stages,
+    variants: Sequence[Variant],
+    choices: Sequence[Choice] = (),
+    files: Files | None = None,
+) -> Manifest:
+    """The manifest for these variants, the preferred one first, and these files."""
+    spec = stages.spec
+    graph = Graph.model_validate(stages.export_stage.data["graph"])
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        name=spec.name,
+        description=spec.description,
+        spec_sha256=text_sha256(resolved(stages)),
+        toolchain=_toolchain(),
+        files=file_entries(files or {}),
+        inputs=spec.inputs,
+        outputs=spec.outputs,
+        axes=spec.dynamic_axes,
+        batch=spec.batch,
+        takes=stages.generated.takes,
+        answer=stages.generated.answer,
+        weights=stages.weights.origin_in(graph),
+        graph=graph,
+        variants=tuple(variants),
+        on_missing=spec.on_missing,
+        choices=tuple(choices),
+        limits=spec.limits,
+        serving=spec.serving,
+    )
+
+
+def _toolchain() -> dict[str, str]:
+    found = versions("deployc", *TOOLS, "onnxruntime", "onnxruntime-gpu", "pydantic")
+    return {"python": platform.python_version(), **{k: v for k, v in found.items() if v}}
