@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 EXTRAS := build,serve,dev
 
-.PHONY: install serve test clean
+.PHONY: install bindings serve test clean
 
 install: $(INSTALLED)
 
@@ -18,7 +18,17 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV): torch and its libraries take about 6 GB and a few minutes"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@$(MAKE) --no-print-directory bindings || echo "no TensorRT bindings for this platform: their tests are skipped"
 	@touch $@
+
+# TensorRT's Python bindings, without its libraries: tests compare the engine's calls with both of
+# its major versions, which cannot be installed side by side as packages.
+bindings:
+	@for pair in 10:10.16.1.11 11:11.4.0.106; do \
+	  folder=$(VENV)/bindings/$${pair%%:*}; \
+	  test -d $$folder || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	    --target $$folder tensorrt-cu13-bindings==$${pair##*:} || exit 1; \
+	done
 
 serve: $(INSTALLED)
 	@$(BIN)/deployc build specs/digits.yaml
