@@ -104,6 +104,6 @@ def test_where_nothing_holds_every_reason_is_told(
     with pytest.raises(DeploycError) as caught:
         build_spec(spec(targets=[target], verify=verify))
     assert caught.value.code == "auto_none"
-    for precision in ("fp16", "bf16", "fp32"):
+    for precision in ("fp16", "fp32"):
         assert f"onnxruntime-cpu-{precision}: " in caught.value.message
     assert not (tmp_path / "artifact").exists()

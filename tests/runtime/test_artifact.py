@@ -66,7 +66,9 @@ def test_a_newer_schema_version_is_told_before_anything_else(
     assert _code(folder) == "artifact_version"
 
 
-@pytest.mark.parametrize("text", ["", "torn {", "[]", "{}", '{"schema_version": 1}', "\x00"])
+@pytest.mark.parametrize(
+    "text", ["", "torn {", "[]", "{}", f'{{"schema_version": {SCHEMA_VERSION}}}', "\x00"]
+)
 def test_a_manifest_that_is_none_is_refused(copied: Copied, text: str) -> None:
     folder = copied("twice")
     (folder / "manifest.json").write_text(text)
