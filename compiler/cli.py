@@ -20,6 +20,7 @@ from compiler.lock import check_lock
 from compiler.outcomes import check_data, check_lines, error_data, outcomes_of, write_reports
 from compiler.progress import Reporter
 from compiler.weights import find_weights, parse_override
+from runtime.cli import choice_table
 from specs.digests import file_sha256
 from specs.errors import DeploycError
 from specs.loader import LoadedSpec, load_spec
@@ -197,6 +198,8 @@ def _print(result: BuildResult) -> None:
     console.print(f"{state} {result.folder}", soft_wrap=True, markup=False)
     for variant in result.manifest.variants:
         console.print(f"  {variant.name}: {proof(variant)}", soft_wrap=True, markup=False)
+    for choice in result.manifest.choices:
+        console.print(choice_table(choice))
     for warning in result.manifest.warnings():
         console.print(f"  ! {warning}", soft_wrap=True, markup=False)
 

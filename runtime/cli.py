@@ -24,7 +24,7 @@ from specs.manifest import MANIFEST, Choice, Manifest
 from specs.schema import TensorSpec
 from specs.values import show_shape
 
-__all__ = ["inspect", "predict"]
+__all__ = ["choice_table", "inspect", "predict"]
 
 ARTIFACT = click.Path(path_type=Path)
 PIPE_WIDTH = 200
@@ -171,7 +171,7 @@ def _show(manifest: Manifest, digest: str, here: dict[str, str]) -> None:
     for line in _loading(manifest, here):
         console.print(line)
     for choice in manifest.choices:
-        console.print(_choice_table(choice))
+        console.print(choice_table(choice))
     console.print(_file_table(manifest))
 
 
@@ -243,7 +243,8 @@ def _few(names: Sequence[str]) -> str:
     return shown if len(names) <= NAMES else f"{shown} …"
 
 
-def _choice_table(choice: Choice) -> Table:
+def choice_table(choice: Choice) -> Table:
+    """Why ``auto`` chose as it did: a row for each candidate."""
     table = _table(f"\n{choice.target}: {choice.rule}", "variant", "", "batch", "ms", "items/s", "")
     for row in choice.candidates:
         ms = "" if row.latency_ms is None else f"{row.latency_ms:.3g}"

@@ -19,7 +19,16 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-__all__ = ["Frozen", "OneKey", "Plain", "one_key_union"]
+__all__ = ["Frozen", "OneKey", "Plain", "one_key_union", "with_list"]
+
+
+def with_list(value: object, key: str) -> object:
+    """A mapping in which one text under ``key`` stands for a list of it; anything else as it is."""
+    if not isinstance(value, dict):
+        return value
+    mapping = cast("dict[str, object]", value)
+    one = mapping.get(key)
+    return {**mapping, key: (one,)} if isinstance(one, str) else mapping
 
 
 def _lists(value: object) -> object:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from specs.base import Frozen
+from specs.base import Frozen, with_list
 from specs.faults import Fault, raise_faults
 
 __all__ = ["Calibration", "Quantize", "TolerancePair", "Tolerances"]
@@ -67,11 +67,7 @@ class Calibration(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _one_sample(cls, value: object) -> object:
-        if not isinstance(value, dict):
-            return value
-        mapping = cast("dict[str, object]", value)
-        samples = mapping.get("samples")
-        return {**mapping, "samples": (samples,)} if isinstance(samples, str) else mapping
+        return with_list(value, "samples")
 
 
 class TolerancePair(Frozen):

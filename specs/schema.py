@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from specs import checks
 from specs.axes import AxisRange, name_axes
-from specs.base import Frozen, Plain, one_key_union
+from specs.base import Frozen, Plain, one_key_union, with_list
 from specs.engines import AUTO, Device, Precision, engine_languages
 from specs.faults import raise_faults
 from specs.ops import OPS, Op
@@ -225,11 +225,7 @@ class Verify(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _one_sample(cls, value: object) -> object:
-        if not isinstance(value, dict):
-            return value
-        mapping = cast("dict[str, object]", value)
-        samples = mapping.get("samples")
-        return {**mapping, "samples": (samples,)} if isinstance(samples, str) else mapping
+        return with_list(value, "samples")
 
 
 class Slo(Frozen):

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from click.testing import CliRunner
 
 from compiler import choose
+from compiler.cli import build_command
 from runtime.predictor import Predictor
 from specs.errors import DeploycError, EngineError
 from specs.manifest import Candidate, Choice, Manifest
@@ -107,3 +110,17 @@ def test_where_nothing_holds_every_reason_is_told(
     for precision in ("fp16", "fp32"):
         assert f"onnxruntime-cpu-{precision}: " in caught.value.message
     assert not (tmp_path / "artifact").exists()
+
+
+def test_the_command_prints_the_table_that_shows_why(
+    spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _clock(monkeypatch, {"onnxruntime": 1.0, "openvino": 2.0, "torch": 3.0})
+    (tmp_path / "net.yaml").write_text(yaml.safe_dump(spec(targets=[CPU])), "utf-8")
+    arguments = [str(tmp_path / "net.yaml"), "-q", "-o", str(tmp_path / "artifact")]
+    done = CliRunner().invoke(build_command, arguments)
+    assert done.exit_code == 0, done.output
+    assert "auto-cpu-fp32: most items per second at batch 4" in done.stdout
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert ["onnxruntime-cpu-fp32", "chosen", "4", "4", "1000"] in rows
+    assert ["torch-cpu-fp32", "slower", "4", "12", "333.3"] in rows
