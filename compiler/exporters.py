@@ -6,10 +6,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import io
-import logging
 import sys
-import warnings
+import tempfile
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, cast
@@ -19,13 +17,14 @@ import torch
 
 from compiler.cases import example_inputs
 from compiler.golden import run_model
+from compiler.quiet import quiet
 from compiler.sources import Model, TorchModel
 from compiler.sources.onnx import OnnxModel
 from compiler.sources.python import import_file
 from specs.errors import DeploycError, ExportError
 from specs.schema import Export, Spec
 
-__all__ = ["PLACES", "export"]
+__all__ = ["PLACES", "dynamic_shapes", "export", "torch_reason"]
 
 PLACES = {
     "model": "model",
@@ -65,6 +64,8 @@ TRAINING = {
 }
 TOLD = 12
 """Lines of an exporter's message that an error repeats."""
+WIDTH = 300
+"""Characters of each of these lines: torch writes expressions of thousands."""
 
 
 def export(model: Model, spec: Spec, folder: Path, logs: Path) -> onnx.ModelProto:
@@ -87,14 +88,14 @@ def export(model: Model, spec: Spec, folder: Path, logs: Path) -> onnx.ModelProt
     run = _dynamo if spec.export.exporter == "dynamo" else _torchscript
     chatty = bool(spec.export.verbose or spec.export.verify)
     try:
-        with _loud() if chatty else _quiet():
+        with _loud() if chatty else quiet():
             return run(model, spec, folder, logs)
     except DeploycError:
         raise
     except Exception as error:  # torch's exporters raise dozens of kinds
         _raise_missing(error)
         run_model(model, spec, example_inputs(spec))  # raises where the fault is the model's
-        reason = _reason(error)
+        reason = torch_reason(error)
         hint = _hint(reason, spec.export)
         raise ExportError(f"{spec.export.exporter} export failed: {reason}", hint=hint) from error
 
@@ -107,7 +108,7 @@ def _dynamo(model: TorchModel, spec: Spec, folder: Path, logs: Path) -> onnx.Mod
     arguments = _tensors(spec)
     exportable = model.exportable
     kwargs = spec.export.forward_kwargs
-    shapes = _dynamic_shapes(spec)
+    shapes = dynamic_shapes(spec)
     if spec.export.report or spec.export.profile or spec.export.dump_exported_program:
         logs.mkdir(parents=True, exist_ok=True)
     if _is_scripted(exportable):
@@ -143,7 +144,7 @@ def _dynamo_options(export: Export, folder: Path) -> dict[str, Any]:
     return given
 
 
-def _dynamic_shapes(spec: Spec) -> tuple[dict[int, Any] | None, ...] | None:
+def dynamic_shapes(spec: Spec) -> tuple[dict[int, Any] | None, ...] | None:
     """``dynamic_shapes`` by position: torch's keys would be the forward's argument names."""
     dims = {
         name: torch.export.Dim(name, min=axis.min, max=axis.max)
@@ -169,7 +170,7 @@ def _scripted_program(
 
     kwargs = spec.export.forward_kwargs
     program = TS2EPConverter(scripted, arguments, kwargs or None).convert()
-    shapes = _dynamic_shapes(spec)
+    shapes = dynamic_shapes(spec)
     if shapes is None:
         return program
     return torch.export.export(program.module(), arguments, kwargs, dynamic_shapes=shapes)
@@ -187,20 +188,21 @@ def _translations(reference: str, folder: Path) -> dict[Callable[..., Any], Call
 
 
 def _torchscript(model: TorchModel, spec: Spec, _folder: Path, _logs: Path) -> onnx.ModelProto:
-    buffer = io.BytesIO()
-    torch.onnx.export(
-        _traceable(model.exportable, spec),
-        _tensors(spec),
-        cast("Any", buffer),
-        input_names=list(spec.inputs),
-        output_names=list(spec.outputs),
-        opset_version=spec.export.opset,
-        dynamo=False,
-        dynamic_axes=_dynamic_axes(spec),
-        keep_initializers_as_inputs=spec.export.keep_initializers_as_inputs,
-        **_torchscript_options(spec.export),
-    )
-    return onnx.load_from_string(buffer.getvalue())
+    with tempfile.TemporaryDirectory() as name:
+        file = f"{name}/model.onnx"  # by its name: torch writes more than 2 GiB beside it alone
+        torch.onnx.export(
+            _traceable(model.exportable, spec),
+            _tensors(spec),
+            file,
+            input_names=list(spec.inputs),
+            output_names=list(spec.outputs),
+            opset_version=spec.export.opset,
+            dynamo=False,
+            dynamic_axes=_dynamic_axes(spec),
+            keep_initializers_as_inputs=spec.export.keep_initializers_as_inputs,
+            **_torchscript_options(spec.export),
+        )
+        return onnx.load(file)
 
 
 def _is_scripted(exportable: object) -> bool:
@@ -263,21 +265,6 @@ def _loud() -> Generator[None, None, None]:
         yield
 
 
-@contextlib.contextmanager
-def _quiet() -> Generator[None, None, None]:
-    """Keep the exporters' chatter off the terminal: what matters is checked on the graph."""
-    level = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    output = io.StringIO()
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(output):
-            warnings.simplefilter("ignore")
-            with contextlib.redirect_stderr(output):
-                yield
-    finally:
-        logging.disable(level)
-
-
 def _raise_missing(error: BaseException | None) -> None:
     """Name a missing package; one of an extra goes through, the command line names the extra."""
     while error is not None and not isinstance(error, ModuleNotFoundError):
@@ -291,12 +278,13 @@ def _raise_missing(error: BaseException | None) -> None:
     raise ExportError(message, hint=hint, code="export_package") from error
 
 
-def _reason(error: Exception) -> str:
+def torch_reason(error: Exception) -> str:
     """The first telling lines of torch's message, through its chain of causes."""
     while error.__cause__ is not None and isinstance(error.__cause__, Exception):
         error = error.__cause__
     lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: " + "\n  ".join(lines[:TOLD])
+    told = [line if len(line) <= WIDTH else f"{line[:WIDTH]} …" for line in lines[:TOLD]]
+    return f"{type(error).__name__}: " + "\n  ".join(told)
 
 
 def _hint(reason: str, export: Export) -> str:

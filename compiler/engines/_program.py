@@ -15,7 +15,8 @@ import torch
 from torch.utils import _pytree as pytree
 
 from compiler.cases import example_inputs
-from compiler.exporters import dynamic_shapes, quiet, torch_reason
+from compiler.exporters import dynamic_shapes, torch_reason
+from compiler.quiet import quiet
 from compiler.sources import TorchModel
 from runtime.engines._pytorch import DTYPES, PROGRAM, SCRIPT, SIGNATURE, TorchSignature
 from specs.errors import EngineError

@@ -33,8 +33,8 @@ from compiler.precision._calibrate import calibrated
 from compiler.precision._cost import INTEGER_OPS, is_costly, operands
 from compiler.precision._graphs import all_graphs, local_types, prepared, typed, write
 from compiler.precision._opset import raised_to
-from compiler.precision._quiet import quiet
 from compiler.precision._taps import Extent
+from compiler.quiet import quiet
 from specs.errors import DeploycError, ExportError
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from compiler.sources._base import Model, SourceLoader, seed_of, told, with_weights
+from compiler.sources._base import Model, SourceLoader, TorchModel, seed_of, told, with_weights
+from compiler.sources._detection import Detector, most_detections
 from compiler.weights import FoundWeights
 from specs.errors import SourceError
 from specs.faults import nearest
@@ -19,6 +20,10 @@ from specs.sources.torchvision import TorchvisionSource
 __all__ = ["TorchvisionLoader"]
 
 DOWNLOADS = frozenset({"weights", "weights_backbone", "pretrained", "pretrained_backbone"})
+NOTHING_FOUND = (
+    "a detector with random weights may find nothing: parity then compares empty rows, and proves "
+    "little"
+)
 
 
 class TorchvisionLoader(SourceLoader):
@@ -43,7 +48,17 @@ class TorchvisionLoader(SourceLoader):
         except Exception as error:  # each builder checks its arguments in its own way
             message = f"torchvision.models.{source.model} refuses its kwargs: {told(error)}"
             raise SourceError(message, hint="correct model.torchvision.kwargs") from error
-        return with_weights(module, weights)
+        return _as_function(with_weights(module, weights), module, weights)
+
+
+def _as_function(model: TorchModel, module: torch.nn.Module, weights: FoundWeights) -> TorchModel:
+    """A detector as a function of tensors; every other model is one already."""
+    most = most_detections(module)
+    if most is None:
+        return model
+    detector = Detector(module, most).eval()
+    notes = (NOTHING_FOUND,) if weights.file is None else ()
+    return TorchModel(detector, detector, (*model.notes, *notes))
 
 
 def _refuse_downloads(source: TorchvisionSource) -> None:

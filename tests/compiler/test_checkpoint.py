@@ -294,3 +294,49 @@ def test_nothing_is_guessed_where_no_prefix_makes_more_tensors_fit() -> None:
     with pytest.raises(WeightsError) as caught:
         _fit({"other.weight": torch.ones(7, 7), "more.bias": torch.ones(9)})
     assert caught.value.hint == "check that the weights are this model's"
+
+
+# --- layers with formats of their own
+
+
+class _Insists(torch.nn.Linear):
+    _version = 2
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: Any, local_metadata: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        if local_metadata.get("version") != 2:
+            raise ValueError("version should be set to 2")
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args, **kwargs)
+
+
+class _Refuses(torch.nn.Linear):
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        raise KeyError("scale")
+
+
+def test_a_layer_that_insists_on_the_version_of_its_format_gets_it() -> None:
+    module = _Insists(4, 3)
+    fit(module, {"weight": torch.ones(3, 4), "bias": torch.zeros(3)}, PLAIN)
+    assert module.weight.detach().eq(1).all()
+
+
+def test_what_a_layer_raises_on_loading_is_an_error_of_the_weights() -> None:
+    with pytest.raises(WeightsError, match="the model refuses the weights: 'scale'"):
+        fit(_Refuses(4, 3), {"weight": torch.ones(3, 4), "bias": torch.zeros(3)}, PLAIN)
+
+
+def test_the_packed_weights_of_a_quantised_layer_are_loaded(tmp_path: Path) -> None:
+    made, loaded = (torch.ao.nn.quantized.Linear(4, 3) for _ in range(2))
+    weight = torch.quantize_per_tensor(torch.ones(3, 4), 0.1, 0, torch.qint8)
+    made.set_weight_bias(weight, torch.ones(3))
+    torch.save(made.state_dict(), tmp_path / "int8.pth")
+    assert fit(loaded, read_state_dict(tmp_path / "int8.pth", PLAIN), PLAIN) == []
+    assert torch.equal(loaded.weight().dequantize(), weight.dequantize())
+    assert torch.equal(loaded.bias(), torch.ones(3))
+
+
+def test_a_quantised_layer_without_its_packed_weights_does_not_fit() -> None:
+    state = {"scale": torch.tensor(1.0), "zero_point": torch.tensor(0)}
+    with pytest.raises(WeightsError, match=r"missing in the file \(2\): _packed_params"):
+        fit(torch.ao.nn.quantized.Linear(4, 3), state, PLAIN)

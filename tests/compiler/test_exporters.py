@@ -442,6 +442,18 @@ def test_torchs_own_reason_is_told_where_it_cannot_export(
     assert len(error.message.splitlines()) < 20
 
 
+def test_torchs_reason_is_cut_where_torch_writes_a_line_of_thousands(
+    spec: Make, net: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_args: object, **_kwargs: object) -> None:
+        raise RuntimeError(f"could not guard on {'u0 + ' * 2000}\nCaused by: boxes.py:86")
+
+    monkeypatch.setattr(torch.onnx, "export", fails)
+    with pytest.raises(ExportError, match="Caused by: boxes") as caught:
+        _exported(spec(), net.parent)
+    assert len(caught.value.message) < 400
+
+
 def test_a_missing_package_of_the_exporter_is_left_to_the_command_line(
     spec: Make, net: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

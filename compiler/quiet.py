@@ -1,4 +1,4 @@
-"""Keeps what the quantizer prints off the terminal."""
+"""Keeps the chatter of exporters and quantizers off the terminal."""
 
 from __future__ import annotations
 
