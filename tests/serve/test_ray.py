@@ -14,6 +14,8 @@ import runtime
 
 pytestmark = pytest.mark.ray
 
+ROUNDS = 5
+"""This engine takes microseconds: on a busy machine the clients may be too slow to meet in it."""
 ONE, MANY = "/one/models/digits/predict", "/many/models/digits/predict"
 
 
@@ -103,10 +105,15 @@ def test_requests_at_once_are_all_answered_and_share_batches(
     def ask(body: bytes) -> httpx.Response:
         return client.post(path, content=body)
 
-    with ThreadPoolExecutor(32) as pool:
-        responses = list(pool.map(ask, bodies))
-    assert {response.status_code for response in responses} == {200}
-    timings = " ".join(response.headers["server-timing"] for response in responses)
-    batches = [int(size) for size in re.findall(r'batch;desc="(\d+)"', timings)]
-    assert len(batches) == len(bodies)
-    assert max(batches) > 1
+    largest = 1
+    for _ in range(ROUNDS):
+        with ThreadPoolExecutor(32) as pool:
+            responses = list(pool.map(ask, bodies))
+        assert {response.status_code for response in responses} == {200}
+        timings = " ".join(response.headers["server-timing"] for response in responses)
+        batches = [int(size) for size in re.findall(r'batch;desc="(\d+)"', timings)]
+        assert len(batches) == len(bodies)
+        largest = max(largest, *batches)
+        if largest > 1:
+            break
+    assert largest > 1
