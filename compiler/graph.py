@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
+from onnx.external_data_helper import set_external_data
 
 from specs.manifest import Graph
 from specs.schema import Spec, TensorSpec
@@ -152,9 +153,12 @@ def save(proto: onnx.ModelProto, file: Path, *, external: bool | None) -> None:
     size = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
     if external or (external is None and size > EXTERNAL_ABOVE):
         location = f"{file.name}.data"
-        onnx.save_model(
-            proto, str(file), save_as_external_data=True, location=location, size_threshold=0
-        )
+        for tensor in proto.graph.initializer:
+            # Shapes, axes and scales are vectors: ONNX Runtime reads them while it loads a graph,
+            # and only from the graph itself.
+            if len(tensor.dims) > 1 and tensor.HasField("raw_data"):
+                set_external_data(tensor, location)
+        onnx.save_model(proto, str(file))
         return
     file.write_bytes(proto.SerializeToString(deterministic=True))
 

@@ -317,15 +317,28 @@ def _passed(  # noqa: PLR0913, PLR0917 - see the two tests
 # --- options of the Dynamo-based exporter
 
 
+def test_a_graph_that_reads_shapes_loads_with_its_weights_beside_it(
+    spec: Make, build_spec: Build, net: Path
+) -> None:
+    net.write_text(
+        "import torch\nclass Net(torch.nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n"
+        "        self.linear = torch.nn.Linear(2, 3)\n"
+        "    def forward(self, x):\n        return self.linear(x.reshape(-1, 2, 2)).mean(1)\n"
+    )
+    assert build_spec(spec(export={"exporter": "dynamo", "external_data": True})).written
+
+
 def test_external_data_lies_beside_the_graph_is_hashed_and_loads(
     spec: Make, build_spec: Build
 ) -> None:
     result = build_spec(spec(export={"exporter": "dynamo", "external_data": True}))
     data = result.folder / "model.onnx.data"
-    assert data.stat().st_size == result.manifest.files["model.onnx.data"].bytes == 4 * (4 * 3 + 3)
+    weight = 4 * 4 * 3  # bytes; vectors, such as the bias, stay in the graph
+    assert data.stat().st_size == result.manifest.files["model.onnx.data"].bytes == weight
     with runtime.load(result.folder) as predictor:
         assert len(predictor.predict([np.ones(4, np.float32)])) == 1
-    data.write_bytes(bytes(60))
+    data.write_bytes(bytes(weight))
     with pytest.raises(DeploycError, match=r"model\.onnx\.data is not the file that was built"):
         runtime.load(result.folder)
 
