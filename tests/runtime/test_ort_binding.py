@@ -9,37 +9,14 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
-from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx import ModelProto, helper
 
 from runtime.engines._ort_binding import Binder
-from runtime.engines._ort_options import OrtOptions
-from runtime.engines._ort_session import (
-    Opening,
-    open_session,
-)
 from runtime.engines._probe import TINY_ONNX
 from runtime.engines.ort import OrtSession
 from runtime.tensors import Tensors
 from specs.errors import EngineError
-
-FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
-Value = tuple[str, int, list[Any]]
-
-
-def proto(nodes: list[NodeProto], inputs: list[Value], outputs: list[Value]) -> ModelProto:
-    """A graph of opset 13."""
-    graph = helper.make_graph(
-        nodes,
-        "it",
-        [helper.make_tensor_value_info(*value) for value in inputs],
-        [helper.make_tensor_value_info(*value) for value in outputs],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
-
-
-def opened(model: ModelProto | bytes, **options: Any) -> ort.InferenceSession:
-    content = model if isinstance(model, bytes) else model.SerializeToString()
-    return open_session(Opening(content, "cpu", OrtOptions.model_validate(options)))
+from tests.ort_graphs import FLOAT, INT64, opened, proto
 
 
 def pair() -> ModelProto:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, helper, numpy_helper
 
 import runtime
 from runtime.engines._ort_built import BuiltFile, TensorrtBuild
@@ -31,20 +31,7 @@ from runtime.engines._probe import TINY_ONNX
 from runtime.engines.ort import OrtEngine
 from specs.axes import AxisRange
 from specs.errors import EngineError
-
-FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
-Value = tuple[str, int, list[Any]]
-
-
-def proto(nodes: list[NodeProto], inputs: list[Value], outputs: list[Value]) -> ModelProto:
-    """A graph of opset 13."""
-    graph = helper.make_graph(
-        nodes,
-        "it",
-        [helper.make_tensor_value_info(*value) for value in inputs],
-        [helper.make_tensor_value_info(*value) for value in outputs],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
+from tests.ort_graphs import FLOAT, proto
 
 
 @pytest.fixture
