@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from runtime.artifact import PROCESSING, check_files, choose_variant, read_manifest
+from runtime.artifact import check_files, choose_variant, read_manifest
 from runtime.compare import Gap, Tolerance, worst_gap
 from runtime.golden import GOLDEN, SHIFTS, Golden, batch_of, read_golden
-from runtime.predictor import Predictor, open_variant
-from runtime.processing import load_processing
+from runtime.predictor import Predictor, open_variant, processing_of
 from specs.errors import EngineError, InputError
 from specs.manifest import Manifest, Variant
 
@@ -105,7 +104,7 @@ def verify_variant(folder: Path, manifest: Manifest, variant: Variant) -> Verifi
     Raises:
         ArtifactError: the golden tensors cannot be read.
     """
-    processing = load_processing(folder / PROCESSING, manifest.files[PROCESSING].sha256)
+    processing = processing_of(folder, manifest, variant)
     try:
         session = open_variant(folder, variant)
     except EngineError as error:

@@ -11,15 +11,17 @@ from typing import Any, Self
 
 import numpy as np
 
-from runtime.artifact import PROCESSING, check_files, choose_variant, read_manifest
+from runtime.artifact import check_files, choose_variant, read_manifest
 from runtime.engines import EngineSession, get_engine
 from runtime.processing import Processing, load_processing
 from runtime.tensors import Tensors, chunks, group_by_shape, pad, rows, stack, unstack
+from specs.axes import AxisRange
 from specs.errors import EngineError, InputError
 from specs.manifest import Manifest, Variant
+from specs.schema import TensorSpec
 from specs.values import Dim, show_shape
 
-__all__ = ["PassedOver", "Predictor", "load", "open_variant"]
+__all__ = ["PassedOver", "Predictor", "load", "open_variant", "processing_of"]
 
 _LOG = logging.getLogger("deployc")
 
@@ -46,6 +48,21 @@ class Predictor:
         self._session = session
 
     @property
+    def inputs(self) -> dict[str, TensorSpec]:
+        """What the engine takes: the model's inputs, or the images that its graph prepares."""
+        return self.variant.inputs or self.manifest.inputs
+
+    @property
+    def outputs(self) -> dict[str, TensorSpec]:
+        """What the engine gives."""
+        return self.variant.outputs or self.manifest.outputs
+
+    @property
+    def axes(self) -> dict[str, AxisRange]:
+        """The range of every dynamic axis of ``inputs``."""
+        return {**self.manifest.axes, **self.variant.axes}
+
+    @property
     def max_batch(self) -> int:
         """The largest batch that the engine takes at once."""
         return self.manifest.batch.max
@@ -57,6 +74,9 @@ class Predictor:
 
     def preprocess(self, item: Any) -> Tensors:  # noqa: ANN401 - bytes, array or dict of arrays
         """The graph's inputs for one item, without the batch dimension.
+
+        Arrays that the graph does not take may be among them (``@geometry``); ``run`` passes them
+        by to ``postprocess``.
 
         Args:
             item: an image file's bytes or an array [height, width, channels]; for plain tensors an
@@ -74,13 +94,18 @@ class Predictor:
         the graph's batch is fixed.
         """
         results: list[Tensors] = [{} for _ in items]
-        for group in group_by_shape(items):
+        taken = [{name: item[name] for name in self.inputs} for item in items]
+        for group in group_by_shape(taken):
             for part in chunks(len(group), self.max_batch):
                 indices = group[part]
-                outputs = self._run_batch(stack([items[index] for index in indices]))
+                outputs = self._run_batch(stack([taken[index] for index in indices]))
                 for index, output in zip(indices, unstack(outputs), strict=True):
-                    results[index] = output
+                    results[index] = output | self._beside(items[index])
         return results
+
+    def _beside(self, item: Tensors) -> Tensors:
+        """What post-processing reads beside the outputs; raw tensors may come without it."""
+        return {name: item[name] for name in self._processing.carried if name in item}
 
     def postprocess(self, outputs: Sequence[Tensors]) -> list[dict[str, Any]]:
         """One answer for each item's outputs, in order; the kinds stand in ``docs/design.md``."""
@@ -111,7 +136,7 @@ class Predictor:
         return {name: array[:count] for name, array in outputs.items()}
 
     def _check(self, inputs: Tensors) -> None:
-        expected = self.manifest.inputs
+        expected = self.inputs
         if inputs.keys() != expected.keys():
             message = f"found the inputs {sorted(inputs)}, expected {sorted(expected)}"
             raise InputError(message, code="wrong_input")
@@ -182,10 +207,20 @@ def load(path: str | Path, variant: str | None = None) -> Predictor:
     manifest = read_manifest(folder)
     check_files(folder, manifest)
     chosen = choose_variant(manifest, variant)
-    processing = load_processing(folder / PROCESSING, manifest.files[PROCESSING].sha256)
     candidates = [chosen] if variant else list(manifest.variants)
     session, chosen, passed_over = _open_first(folder, manifest, candidates)
+    processing = processing_of(folder, manifest, chosen)
     return Predictor(manifest, chosen, processing, session, passed_over)
+
+
+def processing_of(folder: Path, manifest: Manifest, variant: Variant) -> Processing:
+    """The pre- and post-processing of one variant of the artifact in ``folder``.
+
+    Raises:
+        ArtifactError: the file is missing, changed, or cannot be run.
+    """
+    file = variant.processing
+    return load_processing(folder / file, manifest.files[file].sha256)
 
 
 def _open_first(

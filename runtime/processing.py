@@ -25,6 +25,9 @@ class Processing:
     _preprocess: Callable[[Any], Tensors]
     _postprocess: Callable[[Tensors], list[dict[str, Any]]]
     _bad_input: type[ValueError]
+    carried: tuple[str, ...] = ()
+    """Names of the arrays that an item's post-processing reads beside its outputs: some of its
+    inputs, and ``@geometry``, which the graph does not take."""
 
     def preprocess(self, item: object) -> Tensors:
         """One item's tensors, without the batch dimension.
@@ -61,7 +64,7 @@ def load_processing(path: Path, sha256: str) -> Processing:
     module.__file__ = str(path)
     try:
         exec(compile(text, path, "exec"), vars(module))  # noqa: S102 - the artifact's own code, by hash
-        return Processing(module.preprocess, module.postprocess, module.BadInput)
+        return Processing(module.preprocess, module.postprocess, module.BadInput, module.CARRIED)
     except Exception as error:
         message = f"{path} cannot be run: {type(error).__name__}: {error}"
         raise ArtifactError(message, hint="build the artifact again", code="processing") from error

@@ -23,6 +23,7 @@ __all__ = [
     "Graph",
     "Manifest",
     "ParityCase",
+    "Takes",
     "Variant",
     "WeightsOrigin",
 ]
@@ -31,8 +32,10 @@ MANIFEST = "manifest.json"
 SCHEMA_VERSION = 2
 """Raised when a reader of the version before could misread the manifest."""
 
-Answer = Literal["classes", "image", "tensors"]
-"""What a request is answered with: ranked classes, a picture, or named tensors."""
+Answer = Literal["classes", "detections", "image", "tensors"]
+"""What a request is answered with: ranked classes, found boxes, a picture, or named tensors."""
+Takes = Literal["image", "text", "tensors"]
+"""What an item of a request is: an image file, a text, or the model's inputs."""
 
 
 class FileEntry(Frozen):
@@ -152,6 +155,16 @@ class Variant(Frozen):
     """The file that the engine loads, relative to the artifact."""
     details: dict[str, str] = Field(default_factory=dict)
     """What the engine says of itself: version, providers."""
+    processing: str = "processing.py"
+    """The file with its pre- and post-processing, relative to the artifact."""
+    placement: Literal["python", "graph"] = "python"
+    """Where most of the processing runs."""
+    inputs: dict[str, TensorSpec] = Field(default_factory=dict)
+    """What the engine takes where that is not the model's inputs: its graph prepares images."""
+    outputs: dict[str, TensorSpec] = Field(default_factory=dict)
+    """What the engine gives where that is not the model's outputs."""
+    axes: dict[str, AxisRange] = Field(default_factory=dict)
+    """The dynamic axes of these inputs: the sides of an image."""
     kept: tuple[str, ...] = ()
     """Nodes that stay in fp32 because they would be wrong in ``precision``."""
     notes: tuple[str, ...] = ()
@@ -187,9 +200,10 @@ class Manifest(Frozen):
     """Range of every dynamic axis."""
     batch: AxisRange
     """Sizes of a batch that the graph takes; min = max where it is fixed."""
-    takes: Literal["image", "tensors"]
-    """What an item of a request is: an image file, or the model's inputs."""
+    takes: Takes
     answer: Answer
+    answer_schema: dict[str, Any] = Field(default_factory=dict)
+    """JSON Schema of one answer."""
     weights: WeightsOrigin
     graph: Graph
     variants: tuple[Variant, ...]

@@ -21,6 +21,7 @@ __all__ = [
     "Dtype",
     "Export",
     "Limits",
+    "Placement",
     "Replicas",
     "Serving",
     "Slo",
@@ -30,6 +31,7 @@ __all__ = [
     "TensorSpec",
     "Verify",
     "Weights",
+    "image_side",
 ]
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ else:
     AnyOp = one_key_union(OPS)
 
 Dtype = Literal["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"]
+Placement = Literal["python", "graph", "auto"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 PYTHON_NAME = r"^.+\.py:[A-Za-z_][A-Za-z0-9_]*$"
 DimName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -172,6 +175,8 @@ class Target(Frozen):
     """How ``precision: int8`` is made."""
     options: dict[str, Plain] = Field(default_factory=dict)
     """The engine's own options."""
+    placement: Placement | None = None
+    """Where processing runs; by default what the spec's own ``placement`` says."""
 
     @property
     def devices(self) -> tuple[Device, ...]:
@@ -263,10 +268,21 @@ class Serving(Frozen):
 class Limits(Frozen):
     """What one request's item may be, checked before it is decoded."""
 
+    frames: int = Field(default=1_000, ge=1)
+    """Frames that an animation, or pages that a TIFF file, declares; the first one is used."""
+    side: int = Field(default=20_000, ge=1, le=100_000)
+    """Longer side of an image."""
+    text: int = Field(default=100_000, ge=1)
+    """Characters of a text."""
     bytes: int = Field(default=20_000_000, ge=1)
     """Size of an encoded item."""
     pixels: int = Field(default=50_000_000, ge=1, le=178_956_970)
     """Width times height that an image declares; above the largest value Pillow itself refuses."""
+
+
+def image_side(limits: Limits) -> AxisRange:
+    """Range of the height and the width of an image that the graph itself resizes."""
+    return AxisRange(min=1, opt=min(512, limits.side), max=limits.side)
 
 
 class Spec(Frozen):
@@ -294,6 +310,9 @@ class Spec(Frozen):
     """Steps from a request's item to the model's input; none for plain tensors."""
     postprocess: tuple[AnyOp, ...] = ()
     """Steps from the model's outputs to the answer; none for plain tensors."""
+    placement: Placement = "python"
+    """Where processing runs: in generated Python, in the graph as far as ONNX can express it, or
+    ``auto``: the faster one of those that give the same pixels."""
     targets: tuple[Target, ...] = (Target(engine="onnxruntime"),)
     """What to build, the preferred one first."""
     on_missing: Literal["refuse", "next"] = "refuse"

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-__all__ = ["Dim", "FlowError", "Kind", "Value", "dims_fit", "show_shape"]
+__all__ = ["BoxFormat", "Dim", "FlowError", "Kind", "Value", "dims_fit", "show_shape"]
 
 Dim = int | str
 """A size, or the name of one that differs between items."""
 
-Kind = Literal["encoded", "image", "tensor", "classes", "answer_image"]
+Kind = Literal[
+    "encoded",
+    "text",
+    "image",
+    "tensor",
+    "tensors",
+    "boxes",
+    "detections",
+    "classes",
+    "answer_image",
+]
+
+BoxFormat = Literal["", "xyxy", "xywh", "cxcywh"]
+"""Corners; a corner, width and height; the centre, width and height."""
 
 
 class FlowError(Exception):
@@ -27,16 +41,27 @@ class Value:
     """The type of a value between two steps.
 
     Args:
-        kind: ``encoded`` (bytes of a file), ``image`` (array [height, width, channels]),
-            ``tensor`` (any array), ``classes`` (a ranked list), ``answer_image`` (a picture
-            to give back).
-        dtype: numpy's name of the element type; "" for ``encoded``.
+        kind: ``encoded`` (bytes of an image file), ``text`` (a string), ``image`` (array [height,
+            width, channels]), ``tensor`` (any array), ``tensors`` (several, by name: ``fields``),
+            ``boxes`` (candidates: the arrays ``boxes`` [batch, n, 4] and ``scores`` [batch, n,
+            classes], by name: ``fields``), ``detections`` (for each item of a batch a mapping of
+            ``boxes`` [m, 4], ``scores`` [m] and ``classes`` [m], best first), ``classes`` (ranked,
+            for each item), ``answer_image`` (a picture to give back, for each item).
+        dtype: numpy's name of the element type; "" where there is not one.
         shape: sizes of one item, without the batch dimension in pre-processing, with it in
             post-processing.
         layout: ``HWC``, ``CHW`` or "" where the axes have no such meaning.
-        color: ``RGB``, ``BGR``, ``L`` or "".
+        color: ``RGB``, ``BGR``, ``L``, ``YCbCr`` or "".
         low, high: bounds of the values where they are known.
         probability: whether a softmax or sigmoid made the values.
+        step: what one grey level of 255 is worth in these units, where that is known; the largest
+            over the channels.
+        fields: the parts of ``tensors`` and ``boxes``.
+        boxes: how the boxes of ``boxes`` and ``detections`` are written.
+        units: what their coordinates count: ``pixels`` of the model's input, ``fraction`` of it, or
+            pixels of the ``image`` that was sent.
+        labels: the classes' names come with the answer; ``languages`` where there are several.
+        languages: the languages of the labels.
     """
 
     kind: Kind
@@ -47,6 +72,12 @@ class Value:
     low: float | None = None
     high: float | None = None
     probability: bool = False
+    step: float | None = None
+    fields: Mapping[str, Value] = field(default_factory=dict[str, "Value"])
+    boxes: BoxFormat = ""
+    units: Literal["", "pixels", "fraction", "image"] = ""
+    labels: bool = False
+    languages: tuple[str, ...] = ()
 
     def but(self, **changes: Any) -> Value:  # noqa: ANN401 - dataclasses.replace's own signature
         """This value with some fields changed."""
@@ -55,6 +86,8 @@ class Value:
     def __str__(self) -> str:
         if self.kind == "encoded":
             return "the bytes of an image file"
+        if self.fields:
+            return f"{self.kind} ({', '.join(f'{k}: {v}' for k, v in self.fields.items())})"
         words = [self.color, self.layout, self.kind, self.dtype, show_shape(self.shape)]
         return " ".join(word for word in words if word)
 

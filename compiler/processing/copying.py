@@ -33,9 +33,11 @@ class Copied:
 
     Args:
         values: expressions that take the place of the library's own constants.
+        packages: what copied code may import beside the standard library.
     """
 
     values: Mapping[str, str] = field(default_factory=dict[str, str])
+    packages: set[str] = field(default_factory=lambda: set(PACKAGES))
     constants: dict[str, str] = field(default_factory=dict[str, str])
     functions: dict[str, str] = field(default_factory=dict[str, str])
     imports: set[Import] = field(default_factory=set[Import])
@@ -52,7 +54,7 @@ class Copied:
 
     def import_lines(self) -> str:
         """The imports in blocks, in the order of ruff's rule I001."""
-        standard = {entry for entry in self.imports if _root(entry[0]) not in PACKAGES}
+        standard = {entry for entry in self.imports if _root(entry[0]) in sys.stdlib_module_names}
         blocks = (standard, self.imports - standard)
         return "\n\n".join("\n".join(_import_lines(block)) for block in blocks if block)
 
@@ -62,13 +64,20 @@ class Copied:
         if imported and imported[0].startswith(LIBRARY):
             self._copy(imported[1], imported[0])
         elif imported:
-            _check_import(imported, module)
+            self._check_import(imported, module)
             self.add_import(*imported)
         elif node and self._claim(name, module):
             # A name that is neither imported nor defined here is a builtin or a local.
             for used in _used_names(node):
                 self._copy(used, module)
             self._write(name, node, module)
+
+    def _check_import(self, imported: Import, module: str) -> None:
+        root = _root(imported[0])
+        if root not in self.packages and root not in sys.stdlib_module_names:
+            allowed = "numpy, Pillow and the standard library"
+            message = f"{module} uses {imported[0]} in copied code: only {allowed} may be used"
+            raise TypeError(f"{message}, or what the op names in `packages`")
 
     def _claim(self, name: str, origin: str) -> bool:
         """Whether ``name`` is new; two meanings of one name cannot live in one file."""
@@ -85,13 +94,6 @@ class Copied:
             self.constants[name] = f"{name} = {self.values[name]}" if name in self.values else text
         else:
             self.functions[name] = text
-
-
-def _check_import(imported: Import, module: str) -> None:
-    root = _root(imported[0])
-    if root not in PACKAGES and root not in sys.stdlib_module_names:
-        allowed = "numpy, Pillow and the standard library"
-        raise TypeError(f"{module} uses {imported[0]} in copied code: only {allowed} may be used")
 
 
 def _root(module: str) -> str:
@@ -154,6 +156,13 @@ def _imports(module: str) -> dict[str, Import]:
 
 
 def _used_names(node: ast.AST) -> list[str]:
-    """The names that a definition reads, in the order of the text."""
+    """The names that a definition reads, in the order of the text; not what it imports itself."""
+    own = {
+        alias.asname or alias.name
+        for inner in ast.walk(node)
+        if isinstance(inner, ast.Import | ast.ImportFrom)
+        for alias in inner.names
+    }
     names = [n for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)]
-    return list(dict.fromkeys(n.id for n in sorted(names, key=lambda n: (n.lineno, n.col_offset))))
+    ordered = sorted(names, key=lambda n: (n.lineno, n.col_offset))
+    return list(dict.fromkeys(n.id for n in ordered if n.id not in own))

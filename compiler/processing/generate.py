@@ -6,24 +6,36 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
 
-from compiler.processing.copying import Copied
+from compiler.processing.copying import PACKAGES, Copied
 from compiler.processing.layout import comment, statement
+from specs.axes import AxisRange
 from specs.digests import json_sha256
-from specs.flow import postprocess_start, preprocess_start, walk
-from specs.manifest import Answer
-from specs.ops import Op
+from specs.flow import carried, postprocess_start, preprocess_start, walk
+from specs.manifest import Answer, Takes
+from specs.ops import GEOMETRY, Emitted, Op
+from specs.ops._boxes import detection_entries
+from specs.ops._geometry import whole_image
 from specs.ops._labels import label_file
 from specs.ops._source import BadInput, as_input, as_tensors
-from specs.schema import Spec, TensorSpec
-from specs.values import Value
+from specs.schema import Spec, TensorSpec, image_side
+from specs.values import Dim, Kind, Value
 
-__all__ = ["PROCESSING", "GeneratedProcessing", "generate", "parts"]
+__all__ = ["PROCESSING", "GeneratedProcessing", "InGraph", "generate", "parts"]
 
 PROCESSING = "processing.py"
 """The file's name in the artifact."""
 INDENT = 4
+TAKES: dict[Kind, Takes] = {"encoded": "image", "text": "text"}
+LIMITS = {
+    "MAX_BYTES": "bytes",
+    "MAX_PIXELS": "pixels",
+    "MAX_SIDE": "side",
+    "MAX_FRAMES": "frames",
+    "MAX_TEXT": "text",
+}
+"""The op library's own constants that the spec's limits take the place of."""
 
 
 @dataclass(frozen=True)
@@ -31,18 +43,41 @@ class GeneratedProcessing:
     """What the stage puts into the artifact, and what the manifest says of it."""
 
     text: str
-    """The text of ``processing.py``."""
+    """The text of the processing file."""
     labels: Mapping[str, str]
     """The texts of the label files beside it, by file name."""
-    takes: Literal["image", "tensors"]
+    copies: Mapping[str, str]
+    """Files beside it that come from the spec's folder: name in the artifact, and path there."""
+    takes: Takes
     """What ``preprocess`` takes."""
     answer: Answer
     """What ``postprocess`` gives."""
 
     @property
     def files(self) -> dict[str, str]:
-        """Every file's text by its name in the artifact."""
+        """Every generated file's text by its name in the artifact."""
         return {PROCESSING: self.text, **self.labels}
+
+
+@dataclass(frozen=True)
+class InGraph:
+    """Which steps are in the graph (``placement: graph``), and how Python meets it.
+
+    Args:
+        first: the first step of ``preprocess`` that is in the graph.
+        inputs: what the graph takes in their place, one item without the batch dimension.
+        last: the first step of ``postprocess`` that is in Python again.
+        outputs: what the graph gives in the place of the model's outputs.
+        rest: what Python still does of the last step in the graph.
+        start: the type of the value that the step at ``last`` takes.
+    """
+
+    first: int
+    inputs: Mapping[str, Value]
+    last: int
+    outputs: tuple[str, ...]
+    rest: Emitted | None
+    start: Value
 
 
 def parts(spec: Spec) -> dict[str, Any]:
@@ -51,20 +86,24 @@ def parts(spec: Spec) -> dict[str, Any]:
     return spec.model_dump(mode="json", by_alias=True, include=set(fields))
 
 
-def generate(spec: Spec, labels: Mapping[str, Sequence[str]]) -> GeneratedProcessing:
+def generate(
+    spec: Spec, labels: Mapping[str, Sequence[str]], in_graph: InGraph | None = None
+) -> GeneratedProcessing:
     """Write the processing of ``spec``.
 
     Args:
         spec: a valid spec.
         labels: names of the classes by language, as ``read_labels`` gives them.
+        in_graph: the steps that the graph does, where it does any.
     """
-    draft = _Draft(spec)
+    draft = _Draft(spec, in_graph)
     preprocess = draft.preprocess()
     postprocess, answer = draft.postprocess()
     return GeneratedProcessing(
         text=draft.text(preprocess, postprocess),
         labels={label_file(key): "\n".join(lines) + "\n" for key, lines in labels.items()},
-        takes="image" if preprocess_start(spec).kind == "encoded" else "tensors",
+        copies=draft.files,
+        takes=TAKES.get(preprocess_start(spec).kind, "tensors"),
         answer=answer,
     )
 
@@ -74,12 +113,16 @@ class _Draft:
     """The file as it grows: copied code, and the constants of the steps."""
 
     spec: Spec
+    in_graph: InGraph | None
     copied: Copied = field(init=False)
     constants: dict[str, str] = field(default_factory=dict[str, str])
+    files: dict[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
         limits = self.spec.limits
-        self.copied = Copied({"MAX_BYTES": f"{limits.bytes:_}", "MAX_PIXELS": f"{limits.pixels:_}"})
+        self.copied = Copied(
+            {name: f"{getattr(limits, key):_}" for name, key in LIMITS.items()}, set(PACKAGES)
+        )
         self.copied.add_import("typing", "Any", "Any")
         self.copied.add_import("numpy.typing", "NDArray", "NDArray")
         self.copied.add(BadInput)
@@ -87,10 +130,26 @@ class _Draft:
     def preprocess(self) -> str:
         """The function's body."""
         start = preprocess_start(self.spec)
-        if start.kind == "encoded":
-            return "\n".join(
-                ["    x = data", *self._steps(self.spec.preprocess, start), self._end()]
-            )
+        if start.kind == "tensor":
+            return self._from_tensors(start)
+        first = self.in_graph.first if self.in_graph else len(self.spec.preprocess)
+        track = GEOMETRY in carried(self.spec)
+        lines = ["    x = data"]
+        for number, (step, value, result) in enumerate(walk(self.spec.preprocess, start)):
+            lines += self._step(step.emit(value)) if number < first else []
+            if track:
+                lines += self._geometry(step.emit(value), result, number)
+        last = self._last(start)
+        return "\n".join([*lines, self._end(last, track=track)])
+
+    def _last(self, start: Value) -> Mapping[str, Value]:
+        """What Python's last step gives, by the input that it is for."""
+        if self.in_graph:
+            return self.in_graph.inputs
+        *_, (_, _, value) = walk(self.spec.preprocess, start)
+        return value.fields or {next(iter(self.spec.inputs)): value}
+
+    def _from_tensors(self, start: Value) -> str:
         self.copied.add(as_tensors)
         inputs = [f'"{name}": {self._tensor(tensor)}' for name, tensor in self.spec.inputs.items()]
         self.constants["INPUTS"] = f"{{{', '.join(inputs)}}}"
@@ -98,34 +157,74 @@ class _Draft:
             return "    return as_tensors(data, INPUTS)"
         name = next(iter(self.spec.inputs))
         first = f'    x = as_tensors(data, INPUTS)["{name}"]'
-        return "\n".join([first, *self._steps(self.spec.preprocess, start), self._end()])
+        steps = self._steps(self.spec.preprocess, start)
+        return "\n".join([first, *steps, self._end(self._last(start), track=False)])
+
+    def _geometry(self, emitted: Emitted, result: Value, number: int) -> list[str]:
+        """The line that follows the pixels through one step."""
+        if number == 0:
+            self.copied.add(whole_image)
+            return ["    at = whole_image(x)"] if result.kind == "image" else []
+        if not emitted.geometry:
+            return []
+        for function in emitted.functions:
+            self.copied.add(function)
+        return [statement("at = ", emitted.geometry.replace("{at}", "at"), INDENT)]
 
     def postprocess(self) -> tuple[str, Answer]:
         """The function's body, and what it answers."""
-        names = list(self.spec.outputs)
         if not self.spec.postprocess:
-            return _ALL_OUTPUTS, "tensors"
-        start = postprocess_start(self.spec)
-        steps = [f'    x = outputs["{names[0]}"]', *self._steps(self.spec.postprocess, start)]
-        *_, (_, _, last) = walk(self.spec.postprocess, start)
-        returned, answer = _answer(last, names[0])
-        return "\n".join([*steps, f"    return [{returned} for item in x]"]), answer
+            return _ALL_OUTPUTS.format(x="outputs"), "tensors"
+        start, steps = postprocess_start(self.spec), self.spec.postprocess
+        names, lines = list(self.spec.outputs), list[str]()
+        *_, (_, _, last) = walk(steps, start)
+        if self.in_graph:
+            start, steps = self.in_graph.start, steps[self.in_graph.last :]
+            names = list(self.in_graph.outputs)
+        first = "outputs" if len(names) > 1 else f'outputs["{names[0]}"]'
+        lines = [f"    x: Any = {first}"]
+        if self.in_graph and self.in_graph.rest:
+            lines += self._step(self.in_graph.rest)
+        lines += self._steps(steps, start)
+        ending, answer = self._answer(last)
+        return "\n".join([*lines, ending]), answer
+
+    def _answer(self, last: Value) -> tuple[str, Answer]:
+        """The return statement, and the answer's kind."""
+        if last.kind == "classes":
+            return '    return [{"classes": item} for item in x]', "classes"
+        if last.kind == "answer_image":
+            return '    return [{"image": item} for item in x]', "image"
+        if last.kind == "detections":
+            self.copied.add(detection_entries)
+            return '    return [{"detections": detection_entries(i) for i in x}]', "detections"
+        if last.kind == "tensors":
+            picked = ", ".join(f'"{name}": x["{name}"]' for name in last.fields)
+            return f"    x = {{{picked}}}\n{_ALL_OUTPUTS.format(x='x')}", "tensors"
+        name = next(iter(self.spec.outputs))
+        return f'    return [{{"outputs": {{"{name}": item}}}} for item in x]', "tensors"
 
     def _steps(self, steps: tuple[Op, ...], start: Value) -> list[str]:
         """Every step's comment and statement."""
         lines: list[str] = []
         for step, value, _ in walk(steps, start):
-            emitted = step.emit(value)
-            for function in emitted.functions:
-                self.copied.add(function)
-            expression = emitted.expression
-            for name, constant in emitted.constants.items():
-                kept = self._constant(name, constant)
-                expression = re.sub(rf"\b{name}\b", kept, expression)
-            lines.append(comment(emitted.comment, INDENT))
-            if expression != "{x}":
-                self._use_numpy(expression)
-                lines.append(statement("x = ", expression.replace("{x}", "x"), INDENT))
+            self.copied.packages.update(step.packages)
+            lines += self._step(step.emit(value))
+        return lines
+
+    def _step(self, emitted: Emitted) -> list[str]:
+        """One step's comment and statement."""
+        for function in emitted.functions:
+            self.copied.add(function)
+        self.files |= emitted.files
+        expression = emitted.expression
+        for name, constant in emitted.constants.items():
+            kept = self._constant(name, constant)
+            expression = re.sub(rf"\b{name}\b", kept, expression)
+        lines = [comment(emitted.comment, INDENT)]
+        if expression != "{x}":
+            self._use_numpy(expression)
+            lines.append(statement("x = ", expression.replace("{x}", "x"), INDENT))
         return lines
 
     def _constant(self, name: str, expression: str) -> str:
@@ -141,51 +240,64 @@ class _Draft:
         if re.search(r"\bnp\.", expression):
             self.copied.add_import("numpy", "", "np")
 
-    def _end(self) -> str:
+    def _end(self, last: Mapping[str, Value], *, track: bool) -> str:
         """The check of the finished item, and the result."""
-        (name, tensor), *_ = self.spec.inputs.items()
         self.copied.add(as_input)
-        dtype, shape = tensor.dtype, self._shape(tensor)
-        check = statement("x = ", f'as_input(x, "{name}", "{dtype}", {shape})', INDENT)
         remark = comment("Check that this is what the model takes.", INDENT)
-        return f'{remark}\n{check}\n    return {{"{name}": x}}'
+        single = len(last) == 1
+        if single and not track:
+            (name, value), *_ = last.items()
+            check = statement("x = ", self._check("x", name, value), INDENT)
+            return f'{remark}\n{check}\n    return {{"{name}": x}}'
+        pairs = [
+            f'"{name}": {self._check("x" if single else f"""x["{name}"]""", name, value)}'
+            for name, value in last.items()
+        ]
+        pairs += [f'"{GEOMETRY}": at'] if track else []
+        result = f"{{{', '.join(pairs)}}}"
+        return f"{remark}\n{statement('return ', result, INDENT)}"
+
+    def _check(self, x: str, name: str, value: Value) -> str:
+        known = self.spec.inputs.get(name)
+        dtype = known.dtype if known else value.dtype
+        shape = self._shape(known.shape[1:] if known else value.shape)
+        return f'as_input({x}, "{name}", "{dtype}", {shape})'
 
     def _tensor(self, tensor: TensorSpec) -> str:
-        return f'("{tensor.dtype}", {self._shape(tensor)})'
+        return f'("{tensor.dtype}", {self._shape(tensor.shape[1:])})'
 
-    def _shape(self, tensor: TensorSpec) -> str:
+    def _shape(self, shape: tuple[Dim, ...]) -> str:
         """One item's shape; an open size as (name, min, max)."""
         dims: list[str] = []
-        for dim in tensor.shape[1:]:
-            axis = self.spec.axis(dim)
+        for dim in shape:
+            axis = self._axis(dim)
             dims.append(str(dim) if isinstance(dim, int) else f'("{dim}", {axis.min}, {axis.max})')
         return f"({', '.join(dims)}{',' if len(dims) == 1 else ''})"
+
+    def _axis(self, dim: Dim) -> AxisRange:
+        if isinstance(dim, str) and dim not in self.spec.dynamic_axes:  # a side of the image
+            return image_side(self.spec.limits)
+        return self.spec.axis(dim)
 
     def text(self, preprocess: str, postprocess: str) -> str:
         """The whole file."""
         head = _HEAD.format(
             name=self.spec.name, version=version("deployc"), digest=json_sha256(parts(self.spec))
         )
-        constants = [statement(f"{name} = ", value) for name, value in self.constants.items()]
+        names = ", ".join(f'"{name}"' for name in carried(self.spec))
+        comma = "," if names and ", " not in names else ""
+        constants = [f"CARRIED: tuple[str, ...] = ({names}{comma})"]
+        constants += [statement(f"{name} = ", value) for name, value in self.constants.items()]
         blocks = [
             f"{head}\n\n{self.copied.import_lines()}\n\n{_ALL}",
             *self.copied.functions.values(),
-            *(["\n".join(constants)] if constants else []),
+            _CARRIED + "\n".join(constants),
             _PREPROCESS + preprocess,
             _POSTPROCESS + postprocess,
         ]
         if self.copied.constants:
             blocks[0] += "\n\n" + "\n".join(self.copied.constants.values())
         return "\n\n\n".join(blocks) + "\n"
-
-
-def _answer(last: Value, name: str) -> tuple[str, Answer]:
-    """The expression of one item's answer, and its kind."""
-    if last.kind == "classes":
-        return '{"classes": item}', "classes"
-    if last.kind == "answer_image":
-        return '{"image": item}', "image"
-    return f'{{"outputs": {{"{name}": item}}}}', "tensors"
 
 
 _HEAD = '''\
@@ -200,7 +312,11 @@ stand before. Needs numpy and Pillow.
 
 from __future__ import annotations'''
 
-_ALL = '__all__ = ["BadInput", "postprocess", "preprocess"]'
+_ALL = '__all__ = ["CARRIED", "BadInput", "postprocess", "preprocess"]'
+
+_CARRIED = """\
+# What travels beside an item's outputs to its post-processing.
+"""
 
 _PREPROCESS = '''\
 def preprocess(data: Any) -> dict[str, NDArray[Any]]:
@@ -213,6 +329,6 @@ def postprocess(outputs: dict[str, NDArray[Any]]) -> list[dict[str, Any]]:
 '''
 
 _ALL_OUTPUTS = """\
-    names = list(outputs)
-    rows = zip(*outputs.values(), strict=True)
-    return [{"outputs": dict(zip(names, row, strict=True))} for row in rows]"""
+    names = list({x})
+    rows = zip(*{x}.values(), strict=True)
+    return [{{"outputs": dict(zip(names, row, strict=True))}} for row in rows]"""

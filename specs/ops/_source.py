@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_BYTES",
+    "MAX_FRAMES",
     "MAX_PIXELS",
+    "MAX_SIDE",
+    "MAX_TEXT",
     "BadInput",
     "Shape",
     "as_array",
@@ -30,6 +33,9 @@ __all__ = [
 
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 50_000_000
+MAX_SIDE = 20_000
+MAX_FRAMES = 1_000
+MAX_TEXT = 100_000
 
 Shape = tuple[int | tuple[str, int, int], ...]
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from specs.ops._base import Emitted, Op, Stage
 from specs.ops._source import MAX_BYTES, BadInput, as_array, check_finite, check_pixels
-from specs.values import FlowError, Value
+from specs.values import FlowError, Kind, Value
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,6 +35,7 @@ class DecodeImage(Op):
     name: ClassVar[str] = "decode_image"
     shorthand: ClassVar[str] = "mode"
     stages: ClassVar[frozenset[Stage]] = frozenset({"preprocess"})
+    starts: ClassVar[Kind | None] = "encoded"
 
     mode: Literal["RGB", "L"] = "RGB"
     """Three channels, or one of grey (ITU-R 601 luma)."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from specs.ops._base import Emitted, Op, Stage
+from specs.ops._base import Emitted, Fused, Graph, Libraries, Op, Stage, Symbols
 from specs.ops._checks import need_float_tensor
 from specs.values import Value
 
@@ -31,6 +31,15 @@ class Sigmoid(Op):
         del value
         comment = "Turn every score into a probability."
         return Emitted("sigmoid({x})", comment, (sigmoid,))
+
+    def fuse(self, graph: Graph, x: Symbols, value: Value) -> Fused:
+        assert isinstance(x, str)  # noqa: S101 - `flow` takes one tensor
+        wide = graph.cast(x, "float32") if value.dtype == "float16" else x
+        return Fused(graph.add("Sigmoid", wide))
+
+    def reference(self, x: Any, value: Value, lib: Libraries) -> Any:
+        tensor = lib.torch.from_numpy(x)
+        return lib.torch.sigmoid(tensor.float() if value.dtype == "float16" else tensor).numpy()
 
 
 def sigmoid(x: NDArray[Any]) -> NDArray[Any]:

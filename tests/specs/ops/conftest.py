@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from specs.ops import Op
+from specs.ops import Libraries, Op
 from specs.values import Value
 
 RunStep = Callable[[Op, Value, Any], Any]
@@ -40,3 +40,34 @@ def run_step() -> RunStep:
         return eval(emitted.expression.replace("{x}", "x"), names)  # noqa: S307
 
     return run
+
+
+@pytest.fixture(scope="session")
+def libraries() -> Libraries:
+    """What references are written in."""
+    pytest.importorskip("torchvision")
+    from compiler.processing.executions import TorchLibraries
+
+    return TorchLibraries()
+
+
+@pytest.fixture
+def executions(libraries: Libraries) -> Callable[..., dict[str, Any]]:
+    """Run a step in all its executions: ``python``, ``reference``, and ``graph`` if any."""
+    from compiler.processing.executions import run_fused, run_python, run_reference
+
+    def run(op: Op, value: Value, x: object, **beside: Any) -> dict[str, Any]:
+        found = {
+            "python": run_python(op, value, x, beside),
+            "reference": run_reference(op, value, x, libraries),
+        }
+        graph = run_fused(op, value, x, beside)
+        return found if graph is None else found | {"graph": graph}
+
+    return run
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Random numbers, the same ones in every run."""
+    return np.random.default_rng(0)

@@ -32,3 +32,13 @@ def test_integers_are_refused(logits: Value) -> None:
     with pytest.raises(FlowError) as caught:
         Sigmoid().flow(logits.but(dtype="int64"))
     assert caught.value.hint == "put - cast: float32 before sigmoid"
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_every_execution_gives_the_same(
+    executions: RunStep, logits: Value, rng: np.random.Generator, dtype: str
+) -> None:
+    x = rng.normal(0, 4, (2, 10)).astype(dtype)
+    found = executions(Sigmoid(), logits.but(dtype=dtype), x)
+    for name in ("python", "graph"):
+        assert np.allclose(found[name], found["reference"], rtol=1e-6, atol=1e-7), name
