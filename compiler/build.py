@@ -18,6 +18,7 @@ from compiler.stages import Stages, graph_files, writer
 from compiler.targets import chosen
 from compiler.variants import Proven, audit_path
 from specs.audit import Audit
+from specs.gate import Gate
 from specs.loader import LoadedSpec
 from specs.manifest import Choice, Manifest
 from specs.profile import Profile, profile_path
@@ -88,10 +89,17 @@ def _assemble(
     for each in proven.values():
         files |= each.files
     variants = [each.variant for each in proven.values()]
+    found = (variants, choices, _gates(stages, list(proven.values())))
     # What was measured of the very same variants holds for this build as well.
-    files |= carried(destination, describe(stages, variants, choices, files))
-    files[REPORT] = _report(stages, describe(stages, variants, choices, files), files)
-    return describe(stages, variants, choices, files), files
+    files |= carried(destination, describe(stages, *found, files=files))
+    files[REPORT] = _report(stages, describe(stages, *found, files=files), files)
+    return describe(stages, *found, files=files), files
+
+
+def _gates(stages: Stages, proven: Sequence[Proven]) -> list[Gate]:
+    """What was found of every execution of the processing; none where there is none."""
+    shared = [stages.gate] if stages.spec.preprocess or stages.spec.postprocess else []
+    return shared + [each.gate for each in proven if each.gate]
 
 
 def _report(stages: Stages, manifest: Manifest, files: Files) -> Path:
@@ -124,5 +132,6 @@ def _shared_files(stages: Stages) -> Files:
     stage = stages.store.run("spec", {"text": text}, writer({"spec.yaml": text}))
     files: Files = {"spec.yaml": stage.folder / "spec.yaml"}
     files |= {path.name: path for path in graph_files(stages.graph)}
-    files |= {name: stages.processing_stage.folder / name for name in stages.generated.files}
+    files |= {name: stages.processing_stage.folder / name for name in stages.processing_files}
+    files |= {f"golden/images/{name}": path for name, path in stages.golden_images.items()}
     return files | {f"golden/{path.name}": path for path in stages.golden.iterdir()}

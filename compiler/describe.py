@@ -11,6 +11,7 @@ from compiler.cache import versions
 from compiler.publish import Files, file_entries
 from compiler.stages import TOOLS, Stages
 from specs.digests import text_sha256
+from specs.gate import Gate
 from specs.manifest import SCHEMA_VERSION, Choice, Graph, Manifest, Variant
 
 __all__ = ["describe", "resolved"]
@@ -26,6 +27,8 @@ def describe(
     stages: Stages,
     variants: Sequence[Variant],
     choices: Sequence[Choice] = (),
+    gates: Sequence[Gate] = (),
+    *,
     files: Files | None = None,
 ) -> Manifest:
     """The manifest for these variants, the preferred one first, and these files."""
@@ -48,6 +51,7 @@ def describe(
         graph=graph,
         variants=tuple(variants),
         on_missing=spec.on_missing,
+        gates=tuple(gates),
         choices=tuple(choices),
         limits=spec.limits,
         serving=spec.serving,

@@ -22,7 +22,9 @@ __all__ = [
     "graph_inputs",
     "least_ir_version",
     "name_dims",
+    "opset_in",
     "opset_of",
+    "read",
     "save",
     "set_ir_version",
     "shape_of",
@@ -54,6 +56,16 @@ def _dim(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
 def opset_of(proto: onnx.ModelProto) -> int:
     """Version of the default operator set; 0 where the graph imports none."""
     return next((item.version for item in proto.opset_import if item.domain in ("", "ai.onnx")), 0)
+
+
+def read(file: Path) -> onnx.ModelProto:
+    """The graph in a file, with its weights."""
+    return onnx.load(str(file))
+
+
+def opset_in(file: Path) -> int:
+    """The version in a file, whose weights are not read."""
+    return opset_of(onnx.load(str(file), load_external_data=False))
 
 
 def clean(proto: onnx.ModelProto) -> None:

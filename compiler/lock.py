@@ -120,6 +120,8 @@ def _data(loaded: LoadedSpec) -> Iterator[Path]:
     spec, folder = loaded.spec, loaded.folder
     for _, step, _ in label_steps(spec):
         yield from (folder / name for name in step.label_files().values())
+    for step in (*spec.preprocess, *spec.postprocess):
+        yield from (folder / name for name in step.files().values())
     yield from sample_files(spec, folder)
     yield from calibration_files(spec, folder)
     if spec.verify.accuracy is not None:

@@ -56,14 +56,24 @@ def read_items(files: Iterable[Path], processing: Processing, field: str) -> Ite
 def preprocess_file(processing: Processing, file: Path, field: str) -> Tensors:
     """The graph's inputs for one file, without the batch; ``field`` is what named the file."""
     try:
-        return processing.preprocess(read_item(file))
+        found = processing.preprocess(read_item(file))
     except InputError as error:
         message = f"{field}: {file.name}: {error.message}"
         raise SourceError(message, hint=error.hint, code="sample_unusable") from error
+    # What travels beside the inputs is no part of them.
+    return {name: array for name, array in found.items() if not name.startswith("@")}
 
 
-def read_item(file: Path) -> bytes | np.ndarray:
-    """A sample as a request would bring it: the bytes of an image, or the array in a ``.npy``."""
+def read_item(file: Path) -> bytes | str | np.ndarray:
+    """A sample as a request would bring it.
+
+    The array in a ``.npy``, the text in a ``.txt``, else the bytes of an image.
+    """
+    if file.suffix == ".txt":
+        try:
+            return file.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{file.name} is no text in UTF-8: {error}") from error
     if file.suffix == ".npy":
         try:
             return np.load(file, allow_pickle=False)

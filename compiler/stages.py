@@ -12,21 +12,25 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.accuracy import Labelled, count_right, read_labels
 from compiler.cache import StageResult, StageStore, cache_folder, versions
-from compiler.processing import PROCESSING, GeneratedProcessing, generate
+from compiler.processing import PROCESSING, GeneratedProcessing, generate, limits_of
 from compiler.processing import read_labels as read_class_names
 from compiler.progress import Reporter
 from compiler.reads import source_files
-from compiler.samples import calibration_files, read_items, sample_files
+from compiler.samples import calibration_files, read_item, read_items, sample_files
 from compiler.weights import FoundWeights, find_weights
+from runtime.golden import read_golden
 from runtime.processing import Processing, load_processing
 from runtime.tensors import Array, Tensors
 from specs.digests import file_sha256, text_sha256
+from specs.errors import SourceError
+from specs.gate import Gate
 from specs.loader import LoadedSpec
 from specs.schema import Spec, Weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from compiler.placement.gate import Reference
     from compiler.sources import Model
 
 __all__ = ["MODEL", "TOOLS", "Stages", "graph_files", "writer"]
@@ -34,6 +38,16 @@ __all__ = ["MODEL", "TOOLS", "Stages", "graph_files", "writer"]
 MODEL = "model.onnx"
 LOGS = "logs"
 """Folder of the export stage where the exporter's reports lie, where the spec asks for any."""
+GATE_SAMPLES = 8
+"""How many of ``verify.samples`` go through the gate beside the golden images."""
+GOLDEN_TEXTS = {
+    "one word": "word",
+    "sentence": "The quick brown fox jumps over the lazy dog.",
+    "long": "Sentences follow each other, and none of them is the last one. " * 60,
+    "other scripts": "Grüße, Ελλάδα, 東京, مرحبا, 🙂 and a\tTab\nand a line",
+    "spaces": "   ",
+}
+"""Texts that every execution of a spec's pre-processing is run on."""
 TOOLS = ("torch", "torchvision", "onnx", "onnxscript", "numpy", "pillow")
 
 
@@ -51,6 +65,7 @@ class Stages:
     reporter: Reporter
     override: Weights | None = None
     store: StageStore = field(default_factory=lambda: StageStore(cache_folder()))
+    _reference_run: Reference | None = None
 
     @property
     def spec(self) -> Spec:
@@ -68,6 +83,7 @@ class Stages:
         """Run the stages in their order."""
         for stage in ("weights", "processing_stage", "export_stage", "reference_stage"):
             getattr(self, stage)
+        self._check_gate()
 
     def stage(
         self,
@@ -102,8 +118,16 @@ class Stages:
     @cached_property
     def processing_stage(self) -> StageResult:
         """``processing.py`` and its labels as files."""
-        files = self.generated.files
-        return self.stage("processing", "processing", dict(files), writer(files))
+        files = self.processing_files
+        inputs = {name: _digest_in(content) for name, content in files.items()}
+        return self.stage("processing", "processing", inputs, writer(files))
+
+    @cached_property
+    def processing_files(self) -> dict[str, str | bytes]:
+        """``processing.py`` and what it reads beside it, by name."""
+        folder = self.loaded.folder
+        copies = self.generated.copies.items()
+        return {**self.generated.files, **{n: _read(folder / path) for n, path in copies}}
 
     @cached_property
     def processing_sha(self) -> str:
@@ -208,6 +232,89 @@ class Stages:
         """The calibration items as the graph's inputs, each at batch 1."""
         return read_items(self.calibration, self.processing, "calibration.samples")
 
+    # --- the gate of processing
+
+    @cached_property
+    def images_stage(self) -> StageResult:
+        """The golden images as files, where the pre-processing takes images."""
+
+        def make(folder: Path) -> dict[str, Any]:
+            from compiler.placement.golden_images import golden_images
+
+            for name, content in golden_images().items():
+                (folder / name).write_bytes(content)
+            return {}
+
+        return self.stage(
+            "golden images", "images", {"versions": versions("numpy", "pillow")}, make
+        )
+
+    @property
+    def golden_images(self) -> dict[str, Path]:
+        """The golden images by name; none where a request brings no image."""
+        if self.generated.takes != "image":
+            return {}
+        files = sorted(self.images_stage.folder.iterdir())
+        return {path.name: path for path in files if path.name != "stage.json"}
+
+    def gate_items(self) -> dict[str, Any]:
+        """What goes through the executions of ``preprocess``, by name."""
+        if self.generated.takes == "text":
+            return dict(GOLDEN_TEXTS)
+        items = {name: path.read_bytes() for name, path in self.golden_images.items()}
+        if items:
+            items |= {path.name: read_item(path) for path in self.samples[:GATE_SAMPLES]}
+        return items
+
+    def gate_key(self) -> dict[str, Any]:
+        """What the reference of the gate depends on."""
+        return {
+            "processing": self.processing_sha,
+            "files": {n: _digest_in(content) for n, content in self.processing_files.items()},
+            "images": {name: file_sha256(path) for name, path in self.golden_images.items()},
+            "samples": [file_sha256(path) for path in self.samples[:GATE_SAMPLES]],
+            "golden": self.golden_sha,
+            "versions": versions(*TOOLS),
+        }
+
+    @cached_property
+    def gate_stage(self) -> StageResult:
+        """Generated Python, held to its reference."""
+
+        def make(_folder: Path) -> dict[str, Any]:
+            from compiler.placement.gate import python_gate
+
+            return python_gate(self.gate_reference()).model_dump(mode="json")
+
+        return self.stage("gate", "gate", self.gate_key(), make)
+
+    @cached_property
+    def gate(self) -> Gate:
+        """What it found."""
+        return Gate.model_validate(self.gate_stage.data)
+
+    def gate_reference(self) -> Reference:
+        """The reference of the processing, run when first looked at."""
+        if self._reference_run is None:
+            from compiler.placement.gate import Reference
+            from compiler.processing.executions import Home, TorchLibraries
+
+            self._reference_run = Reference(
+                spec=self.spec,
+                processing=self.processing,
+                items=self.gate_items(),
+                goldens=list(read_golden(self.golden)),
+                home=Home(self.processing_stage.folder, limits_of(self.spec)),
+                lib=TorchLibraries(self.loaded.folder),
+            )
+        return self._reference_run
+
+    def _check_gate(self) -> None:
+        if self.spec.preprocess or self.spec.postprocess:
+            from compiler.placement.check import check
+
+            check(self.gate)
+
     def judged_by(self) -> dict[str, Any]:
         """What a result is compared with, for the keys of stages."""
         return {
@@ -251,12 +358,25 @@ def digest_of(files: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def writer(texts: Mapping[str, str]) -> Callable[[Path], dict[str, Any]]:
-    """Makes a stage whose files are these texts."""
+def _digest_in(content: str | bytes) -> str:
+    return content if isinstance(content, str) else hashlib.sha256(content).hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        message = f"{path} cannot be read: {error.strerror}"
+        hint = "paths are relative to the spec's folder"
+        raise SourceError(message, hint=hint, code="file_missing") from error
+
+
+def writer(texts: Mapping[str, str | bytes]) -> Callable[[Path], dict[str, Any]]:
+    """Makes a stage whose files are these."""
 
     def make(folder: Path) -> dict[str, Any]:
         for name, text in texts.items():
-            (folder / name).write_bytes(text.encode())
+            (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
         return {}
 
     return make

@@ -41,7 +41,7 @@ def ladders(target: Target, spec: Spec) -> list[Ladder]:
     engines = engine_languages()
     names = list(engines) if target.engine == AUTO else [target.engine]
     return [
-        Ladder(target, tuple(_rung(target, engine, device, p) for p in rungs))
+        Ladder(target, tuple(_rung(target, engine, device, p, spec) for p in rungs))
         for engine in (engines[name] for name in names)
         for device in _devices(target, engine)
         if (rungs := _precisions(target, engine.precisions_on(device), spec))
@@ -68,8 +68,20 @@ def int8_possible(target: Target, spec: Spec) -> bool:
 
 
 def _rung(
-    target: Target, engine: type[EngineLanguage], device: Device, precision: Precision
+    target: Target,
+    engine: type[EngineLanguage],
+    device: Device,
+    precision: Precision,
+    spec: Spec,
 ) -> BuildTarget:
     single = AUTO not in (target.engine, target.precision)
     name = target.variant if single else f"{engine.name}-{device}-{precision}"
-    return BuildTarget(name, engine.name, device, precision, target.options, target.quantize)
+    return BuildTarget(
+        name,
+        engine.name,
+        device,
+        precision,
+        target.options,
+        target.quantize,
+        target.placement or spec.placement,
+    )

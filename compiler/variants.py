@@ -21,6 +21,8 @@ from runtime.predictor import Predictor
 from runtime.tensors import Array, Tensors
 from specs.audit import Audit
 from specs.digests import file_sha256
+from specs.errors import ProcessingError
+from specs.gate import Gate
 from specs.manifest import AccuracyResult, ParityCase, Variant
 from specs.precision import TolerancePair
 from specs.schema import Spec
@@ -38,6 +40,8 @@ class Proven:
 
     variant: Variant
     files: Files
+    gate: Gate | None = None
+    """What the gate found of the processing in its graph."""
 
 
 def tolerance_of(spec: Spec, target: BuildTarget) -> TolerancePair | None:
@@ -81,7 +85,36 @@ class VariantBuild:
             self.stages.reporter.note(f"{self.target.name}: {note}")
         parity = self.parity
         accuracy = self._accuracy(parity.data["right"])
-        return Proven(self._variant(parity.data, accuracy, self._audit()), self._files())
+        proven = Proven(self._variant(parity.data, accuracy, self.audited), self._files())
+        return proven if self.target.placement == "python" else self._place_processing(proven)
+
+    def _place_processing(self, proven: Proven) -> Proven:
+        """The variant with its processing in the graph, where that was asked for or is faster."""
+        from compiler.placement.placed import Placed, why_not
+
+        auto = self.target.placement == "auto"
+        reason = why_not(self)
+        if reason and not auto:
+            message = f"{self.target.name}: processing cannot be in the graph: {reason}"
+            raise ProcessingError(message, hint="use placement: python", code="placement")
+        if reason:
+            return _noted(proven, f"processing stays in Python: {reason}")
+        placed = Placed(self)
+        try:
+            placed.check()
+        except ProcessingError as error:
+            if not auto:
+                raise
+            return _noted(proven, f"processing stays in Python: {error.message}")
+        if auto and not placed.faster:
+            return _noted(proven, f"processing stays in Python: {placed.told}")
+        return Proven(placed.place(proven.variant), placed.files(), placed.gate)
+
+    def keep(self) -> Path:
+        """The engine's folder that outlives builds."""
+        folder = cache_folder() / "engines" / self.target.engine
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     # --- precision
 
@@ -157,7 +190,7 @@ class VariantBuild:
         spec = self.spec
         return {
             "graph": digest_of(graph_files(self.graph)),
-            "target": {**asdict(self.target), "quantize": None, "name": None},
+            "target": {**asdict(self.target), "quantize": None, "name": None, "placement": None},
             "axes": {k: v.model_dump() for k, v in spec.dynamic_axes.items()},
             "inputs": {k: v.model_dump(mode="json") for k, v in spec.inputs.items()},
             "engine": self.builder.fingerprint(self.target),
@@ -170,15 +203,13 @@ class VariantBuild:
         return self.stages.stage(shown, f"engine-{self.target.engine}", self.key, self._build)
 
     def _build(self, folder: Path) -> dict[str, Any]:
-        keep = cache_folder() / "engines" / self.target.engine
-        keep.mkdir(parents=True, exist_ok=True)
         job = Job(
             graph=self.graph,
             folder=folder,
             target=self.target,
             spec=self.spec,
             model=lambda: self.stages.model,
-            keep=keep,
+            keep=self.keep(),
         )
         built = self.builder.build(job)
         return {"file": built.file, "notes": built.notes}
@@ -272,6 +303,11 @@ class VariantBuild:
         (folder / AUDIT).write_text(found.model_dump_json(indent=1) + "\n", "utf-8")
         return {}
 
+    @cached_property
+    def audited(self) -> Audit:
+        """What the audit found; refused where it is not as asked."""
+        return self._audit()
+
     def _audit(self) -> Audit:
         from compiler.audit import check
 
@@ -315,6 +351,11 @@ class VariantBuild:
             paths += graph_files(self.graph)
         files = {f"variants/{self.target.name}/{path.name}": path for path in paths}
         return files | {audit_path(self.target.name): self.audit_stage.folder / AUDIT}
+
+
+def _noted(proven: Proven, note: str) -> Proven:
+    notes = (*proven.variant.notes, note)
+    return Proven(proven.variant.model_copy(update={"notes": notes}), proven.files)
 
 
 def audit_path(variant: str) -> str:

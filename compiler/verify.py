@@ -12,7 +12,7 @@ from typing import Literal
 
 from runtime.artifact import check_files, choose_variant, read_manifest
 from runtime.compare import Gap, Tolerance, worst_gap
-from runtime.golden import GOLDEN, SHIFTS, Golden, batch_of, read_golden
+from runtime.golden import SHIFTS, Golden, batch_of, read_golden
 from runtime.predictor import Predictor, open_variant, processing_of
 from specs.errors import EngineError, InputError
 from specs.manifest import Manifest, Variant
@@ -111,7 +111,7 @@ def verify_variant(folder: Path, manifest: Manifest, variant: Variant) -> Verifi
         return Verified(variant, reason=error.message, hint=error.hint)
     with Predictor(manifest, variant, processing, session) as predictor:
         told = ", ".join(f"{key} {value}" for key, value in predictor.details.items())
-        cases = tuple(_cases(predictor, folder / GOLDEN))
+        cases = tuple(_cases(predictor, folder / variant.golden))
     return Verified(variant, cases, "" if cases else "the artifact has no golden case", "", told)
 
 

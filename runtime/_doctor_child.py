@@ -33,11 +33,11 @@ def engine(name: str, device: str) -> dict[str, str]:
 
 def variant(artifact: str, name: str) -> dict[str, str]:
     """What the engine says of itself after it has run one golden batch of the variant."""
-    from runtime.golden import GOLDEN, batch_of, read_golden
+    from runtime.golden import batch_of, read_golden
     from runtime.predictor import load
 
     with load(artifact, name) as predictor:
-        for golden in read_golden(Path(artifact) / GOLDEN):
+        for golden in read_golden(Path(artifact) / predictor.variant.golden):
             size = golden.case.batches[0]
             predictor.predict_batch(batch_of(golden.case.inputs, size, 0))
             break

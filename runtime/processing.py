@@ -65,6 +65,10 @@ def load_processing(path: Path, sha256: str) -> Processing:
     try:
         exec(compile(text, path, "exec"), vars(module))  # noqa: S102 - the artifact's own code, by hash
         return Processing(module.preprocess, module.postprocess, module.BadInput, module.CARRIED)
+    except ModuleNotFoundError as error:
+        message = f"{path} needs the package {error.name}, which is not installed"
+        hint = f"pip install {error.name}"
+        raise ArtifactError(message, hint=hint, code="package_missing") from error
     except Exception as error:
         message = f"{path} cannot be run: {type(error).__name__}: {error}"
         raise ArtifactError(message, hint="build the artifact again", code="processing") from error

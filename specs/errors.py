@@ -7,6 +7,7 @@
     ├── ExportError            torch.onnx could not export the model
     ├── ContractError          the exported graph is not what the spec asked for
     ├── ParityError            the built variant and PyTorch disagree
+    ├── ProcessingError        executions of pre- or post-processing differ
     ├── AuditError             a variant computes elsewhere, or in another type, than was asked
     ├── EngineError            an engine or provider cannot be built or run here
     ├── ArtifactError          the artifact is missing, torn, changed or too new
@@ -32,6 +33,7 @@ __all__ = [
     "InputError",
     "ParityError",
     "Problem",
+    "ProcessingError",
     "ServeError",
     "SourceError",
     "SpecError",
@@ -153,6 +155,12 @@ class ParityError(DeploycError):
     """The built variant's outputs differ from PyTorch's beyond tolerance."""
 
     default_code = "parity"
+
+
+class ProcessingError(DeploycError):
+    """Two executions of the spec's processing differ, or one cannot be had."""
+
+    default_code = "processing_differs"
 
 
 class AuditError(DeploycError):

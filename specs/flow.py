@@ -46,7 +46,8 @@ def carried(spec: Spec) -> tuple[str, ...]:
 
 def walk(steps: tuple[Op, ...], value: Value) -> Iterator[tuple[Op, Value, Value]]:
     """Each step with the value that it takes and the one that it gives; may raise FlowError."""
-    for step in steps:
+    for number, each in enumerate(steps, start=1):
+        step = each.before(steps[number:])
         result = step.flow(value)
         yield step, value, result
         value = result
@@ -125,7 +126,7 @@ def _walk_faults(
             yield Fault(path, "step_order", message, "make it the first step")
             return None
         try:
-            value = step.flow(value)
+            value = step.before(steps[index + 1 :]).flow(value)
         except FlowError as error:
             yield Fault((*path, type(step).name), "step_order", error.message, error.hint)
             return None

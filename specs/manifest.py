@@ -9,6 +9,7 @@ from pydantic import Field
 from specs.axes import AxisRange
 from specs.base import Frozen
 from specs.engines import Device, Precision
+from specs.gate import Gate
 from specs.precision import TolerancePair
 from specs.schema import Limits, Serving, TensorSpec
 
@@ -157,6 +158,8 @@ class Variant(Frozen):
     """What the engine says of itself: version, providers."""
     processing: str = "processing.py"
     """The file with its pre- and post-processing, relative to the artifact."""
+    golden: str = "golden"
+    """The folder of the golden tensors of ``inputs``."""
     placement: Literal["python", "graph"] = "python"
     """Where most of the processing runs."""
     inputs: dict[str, TensorSpec] = Field(default_factory=dict)
@@ -210,10 +213,21 @@ class Manifest(Frozen):
     """In the spec's order: the first is the preferred one."""
     on_missing: Literal["refuse", "next"]
     """What loading does where the preferred variant cannot run."""
+    gates: tuple[Gate, ...] = ()
+    """How far every execution of the processing lies from its reference."""
     choices: tuple[Choice, ...] = ()
     """The tables of every target that said ``auto``."""
     limits: Limits
     serving: Serving
+
+    def of(self, variant: Variant) -> Manifest:
+        """This manifest with what one variant's engine takes and gives: its graph's own."""
+        changes = {
+            "inputs": variant.inputs or self.inputs,
+            "outputs": variant.outputs or self.outputs,
+            "axes": {**self.axes, **variant.axes},
+        }
+        return self.model_copy(update=changes)
 
     def warnings(self) -> tuple[str, ...]:
         """What a person who sees this artifact must be told."""

@@ -47,7 +47,8 @@ class Value:
             classes], by name: ``fields``), ``detections`` (for each item of a batch a mapping of
             ``boxes`` [m, 4], ``scores`` [m] and ``classes`` [m], best first), ``classes`` (ranked,
             for each item), ``answer_image`` (a picture to give back, for each item).
-        dtype: numpy's name of the element type; "" where there is not one.
+        dtype: numpy's name of the element type, of ``classes`` the type of their probabilities or
+            scores; "" where there is not one.
         shape: sizes of one item, without the batch dimension in pre-processing, with it in
             post-processing.
         layout: ``HWC``, ``CHW`` or "" where the axes have no such meaning.
@@ -62,6 +63,8 @@ class Value:
             pixels of the ``image`` that was sent.
         labels: the classes' names come with the answer; ``languages`` where there are several.
         languages: the languages of the labels.
+        fewer: an item may have fewer entries than ``shape`` says.
+        origin: the model's output that a tensor comes from, where it is not the first one.
     """
 
     kind: Kind
@@ -78,6 +81,8 @@ class Value:
     units: Literal["", "pixels", "fraction", "image"] = ""
     labels: bool = False
     languages: tuple[str, ...] = ()
+    fewer: bool = False
+    origin: str = ""
 
     def but(self, **changes: Any) -> Value:  # noqa: ANN401 - dataclasses.replace's own signature
         """This value with some fields changed."""

@@ -6,12 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from runtime.engines import Layer, get_engine
 from specs.engines import Device, Precision
 from specs.precision import Quantize
-from specs.schema import Spec
+from specs.schema import Placement, Spec
 
 if TYPE_CHECKING:
     from compiler.sources import Model
@@ -28,6 +28,7 @@ class BuildTarget:
         engine, device, precision: as asked; never ``auto``.
         options: the engine's own options.
         quantize: how int8 is made.
+        placement: where processing runs.
     """
 
     name: str
@@ -36,6 +37,7 @@ class BuildTarget:
     precision: Precision = "fp32"
     options: dict[str, Any] = field(default_factory=dict[str, Any])
     quantize: Quantize = field(default_factory=Quantize)
+    placement: Placement = "python"
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,14 @@ class EngineBuilder(ABC):
     """The engine's name in a spec."""
     from_source: ClassVar[bool] = False
     """Whether it builds from ``Job.model`` in the target's precision, and not from the graph."""
+    pixel_bound: ClassVar[float] = 1.0
+    """Grey levels of 255 that processing in its graph may differ from the reference by."""
+
+    @classmethod
+    def resize_on(cls, target: BuildTarget) -> Literal["product", "native"]:
+        """How a graph for it resizes: ``native`` only where the operator Resize is right on it."""
+        del target
+        return "product"
 
     @classmethod
     @abstractmethod

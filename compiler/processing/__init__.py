@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compiler.processing.generate import PROCESSING, GeneratedProcessing, generate, parts
+from compiler.processing.generate import PROCESSING, GeneratedProcessing, generate, limits_of, parts
 from compiler.processing.labels import read_labels
 
-__all__ = ["PROCESSING", "GeneratedProcessing", "generate", "parts", "read_labels"]
+__all__ = ["PROCESSING", "GeneratedProcessing", "generate", "limits_of", "parts", "read_labels"]

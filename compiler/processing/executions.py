@@ -4,26 +4,48 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compiler.processing.copying import Copied
 from compiler.processing.nodes import TensorType, model_of, typed_outputs
-from specs.ops import Emitted, Graph, Libraries, Op, Symbols
+from specs.ops import GEOMETRY, Emitted, Graph, Libraries, Op, Symbols
 from specs.values import Value
 
-__all__ = ["TorchLibraries", "run_fused", "run_python", "run_reference"]
+__all__ = ["Home", "TorchLibraries", "run_fused", "run_python", "run_reference"]
 
 OPSET = 18
-"""The opset of a step's graph where nothing else is asked for."""
+"""The opset of a step's graph."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where the files that a step reads lie, and the spec's limits.
+
+    Args:
+        folder: the folder of the generated file.
+        limits: expressions that take the place of the op library's own constants.
+    """
+
+    folder: Path = Path()
+    limits: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 class TorchLibraries:
-    """``specs.ops.Libraries``: what references are written in, imported when first used."""
+    """``specs.ops.Libraries``: what references are written in, imported when first used.
 
-    def __init__(self) -> None:
+    Args:
+        folder: the spec's folder, which the paths of its files lead from.
+    """
+
+    def __init__(self, folder: Path = Path()) -> None:
+        self.folder = folder
         self.torch: Any = importlib.import_module("torch")
         self.vision: Any = importlib.import_module("torchvision.transforms.v2.functional")
         self.ops: Any = importlib.import_module("torchvision.ops")
@@ -34,6 +56,7 @@ def run_python(
     value: Value,
     x: Any,  # noqa: ANN401 - bytes, text, arrays
     beside: Mapping[str, NDArray[Any]] | None = None,
+    home: Home | None = None,
 ) -> Any:  # noqa: ANN401 - what the step gives
     """What the step's emitted Python makes of ``x``.
 
@@ -42,12 +65,15 @@ def run_python(
         value: the type of ``x``.
         x: what the step takes; in post-processing with the batch dimension.
         beside: what a post-processing step reads beside it (``Op.carried``), by name.
+        home: what its files and limits are.
     """
-    return _evaluate(op.emit(value), x, beside or {})
+    return _evaluate(op.emit(value), x, beside or {}, home or Home())
 
 
 def run_reference(op: Op, value: Value, x: Any, lib: Libraries) -> Any:  # noqa: ANN401 - as above
     """What the step's reference makes of ``x``."""
+    if isinstance(x, np.ndarray) and not x.flags.writeable:
+        x = x.copy()  # PyTorch warns of arrays that it could not write to
     return op.reference(x, value, lib)
 
 
@@ -56,7 +82,7 @@ def run_fused(
     value: Value,
     x: Any,  # noqa: ANN401 - arrays, by part where there are several
     beside: Mapping[str, NDArray[Any]] | None = None,
-    opset: int = OPSET,
+    home: Home | None = None,
 ) -> Any:  # noqa: ANN401 - what the step gives
     """What the step's ONNX nodes make of ``x`` on ONNX Runtime's CPU; None where it has none.
 
@@ -64,26 +90,43 @@ def run_fused(
     and comes back without it.
     """
     single = "preprocess" in op.stages and "postprocess" not in op.stages
-    parts = _parts(x)
-    batch = {name: array[None] if single else array for name, array in parts.items()}
-    found = _run(op, value, batch, opset, named=not isinstance(x, np.ndarray))
-    if found is None:
+    batch = {name: array[None] if single else array for name, array in _parts(x).items()}
+    symbols = {name: f"in_{re.sub(r'[^a-z0-9_]', '_', name)}" for name in batch}
+    reads = {n: f"beside_{n}" for n in op.carried() if n != GEOMETRY}
+    graph = Graph(OPSET, "step/", beside=reads)
+    fused = op.fuse(graph, symbols[""] if isinstance(x, np.ndarray) else symbols, value)
+    if fused is None:
         return None
-    outputs, rest = found
+    feed = {symbols[name]: array for name, array in batch.items()}
+    feed |= {symbol: (beside or {})[name] for name, symbol in reads.items()}
+    outputs = _on_cpu(graph, _by_part(fused.result), feed)
     outputs = {name: array[0] if single else array for name, array in outputs.items()}
     result = outputs.get("", outputs)
-    return _evaluate(rest, result, beside or {}) if rest else result
+    if fused.rest is None:
+        return result
+    return _evaluate(fused.rest, result, beside or {}, home or Home())
 
 
-def _evaluate(emitted: Emitted, x: Any, beside: Mapping[str, NDArray[Any]]) -> Any:  # noqa: ANN401
-    space: dict[str, Any] = {}
-    for function in emitted.functions:
-        module = importlib.import_module(function.__module__)
-        space |= vars(module) | {function.__name__: function}
+def _evaluate(emitted: Emitted, x: Any, beside: Mapping[str, NDArray[Any]], home: Home) -> Any:  # noqa: ANN401
+    """The emitted expression, with the functions copied as the generated file has them."""
+    space = _copied(emitted.functions, home)
     space |= {"np": np, "x": x, "outputs": beside}
     for name, constant in emitted.constants.items():
         space[name] = eval(constant, space)  # noqa: S307 - an op's own expression
     return eval(emitted.expression.replace("{x}", "x"), space)  # noqa: S307 - as above
+
+
+def _copied(functions: tuple[Callable[..., Any], ...], home: Home) -> dict[str, Any]:
+    copied = Copied(
+        home.limits, packages=set(sys.modules)
+    )  # what may be imported is not its concern
+    for function in functions:
+        copied.add(function)
+    blocks = ["from __future__ import annotations", copied.import_lines()]
+    blocks += [*copied.constants.values(), *copied.functions.values()]
+    space: dict[str, Any] = {"__file__": str(home.folder / "step.py"), "__name__": "step"}
+    exec(compile("\n".join(blocks), "step.py", "exec"), space)  # noqa: S102 - the op library's code
+    return space
 
 
 def _parts(x: Any) -> dict[str, NDArray[Any]]:  # noqa: ANN401 - an array, or arrays by part
@@ -92,36 +135,19 @@ def _parts(x: Any) -> dict[str, NDArray[Any]]:  # noqa: ANN401 - an array, or ar
     return {"": np.asarray(x)}
 
 
-def _run(
-    op: Op, value: Value, batch: dict[str, NDArray[Any]], opset: int, *, named: bool
-) -> tuple[dict[str, NDArray[Any]], Emitted | None] | None:
-    graph = Graph(opset, "step/")
-    symbols = {name: f"in_{re.sub(r'[^a-z0-9_]', '_', name)}" for name in batch}
-    fused = op.fuse(graph, symbols if named else symbols[""], value)
-    if fused is None:
-        return None
-    inputs: dict[str, TensorType] = {
-        symbols[name]: (str(array.dtype), tuple([None] * array.ndim))
-        for name, array in batch.items()
-    }
-    results = _by_part(fused.result)
-    arrays = _on_cpu(graph, inputs, results, {symbols[n]: a for n, a in batch.items()})
-    return arrays, fused.rest
-
-
 def _by_part(symbols: Symbols) -> dict[str, str]:
     return {"": symbols} if isinstance(symbols, str) else dict(symbols)
 
 
 def _on_cpu(
-    graph: Graph,
-    inputs: Mapping[str, TensorType],
-    results: Mapping[str, str],
-    feed: Mapping[str, NDArray[Any]],
+    graph: Graph, results: Mapping[str, str], feed: Mapping[str, NDArray[Any]]
 ) -> dict[str, NDArray[Any]]:
     """Run the graph; the outputs' types are inferred."""
     import onnxruntime as ort
 
+    inputs: dict[str, TensorType] = {
+        name: (str(array.dtype), tuple([None] * array.ndim)) for name, array in feed.items()
+    }
     names = list(dict.fromkeys(results.values()))
     proto = model_of(graph, inputs, typed_outputs(graph, inputs, names))
     session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])

@@ -22,7 +22,7 @@ from specs.ops._source import BadInput, as_input, as_tensors
 from specs.schema import Spec, TensorSpec, image_side
 from specs.values import Dim, Kind, Value
 
-__all__ = ["PROCESSING", "GeneratedProcessing", "InGraph", "generate", "parts"]
+__all__ = ["PROCESSING", "GeneratedProcessing", "InGraph", "generate", "limits_of", "parts"]
 
 PROCESSING = "processing.py"
 """The file's name in the artifact."""
@@ -86,6 +86,11 @@ def parts(spec: Spec) -> dict[str, Any]:
     return spec.model_dump(mode="json", by_alias=True, include=set(fields))
 
 
+def limits_of(spec: Spec) -> dict[str, str]:
+    """The expressions of the spec's limits, by the name that they have in the op library."""
+    return {name: f"{getattr(spec.limits, key):_}" for name, key in LIMITS.items()}
+
+
 def generate(
     spec: Spec, labels: Mapping[str, Sequence[str]], in_graph: InGraph | None = None
 ) -> GeneratedProcessing:
@@ -119,10 +124,7 @@ class _Draft:
     files: dict[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
-        limits = self.spec.limits
-        self.copied = Copied(
-            {name: f"{getattr(limits, key):_}" for name, key in LIMITS.items()}, set(PACKAGES)
-        )
+        self.copied = Copied(limits_of(self.spec), set(PACKAGES))
         self.copied.add_import("typing", "Any", "Any")
         self.copied.add_import("numpy.typing", "NDArray", "NDArray")
         self.copied.add(BadInput)
@@ -135,10 +137,12 @@ class _Draft:
         first = self.in_graph.first if self.in_graph else len(self.spec.preprocess)
         track = GEOMETRY in carried(self.spec)
         lines = ["    x = data"]
-        for number, (step, value, result) in enumerate(walk(self.spec.preprocess, start)):
-            lines += self._step(step.emit(value)) if number < first else []
-            if track:
-                lines += self._geometry(step.emit(value), result, number)
+        steps = [(step.emit(value), to) for step, value, to in walk(self.spec.preprocess, start)]
+        # Sizes that a step refuses are refused before the graph makes them.
+        follow = track or any(emitted.geometry for emitted, _ in steps[first:])
+        for number, (emitted, result) in enumerate(steps):
+            lines += self._step(emitted) if number < first else []
+            lines += self._geometry(emitted, result, number) if follow else []
         last = self._last(start)
         return "\n".join([*lines, self._end(last, track=track)])
 
@@ -162,14 +166,14 @@ class _Draft:
 
     def _geometry(self, emitted: Emitted, result: Value, number: int) -> list[str]:
         """The line that follows the pixels through one step."""
-        if number == 0:
-            self.copied.add(whole_image)
-            return ["    at = whole_image(x)"] if result.kind == "image" else []
-        if not emitted.geometry:
+        if emitted.geometry:
+            self._copy(emitted, emitted.geometry)
+            now = emitted.geometry.replace("{at}", "at").replace("{x}", "x")
+            return [statement("at = ", now, INDENT)]
+        if number > 0 or result.kind != "image":
             return []
-        for function in emitted.functions:
-            self.copied.add(function)
-        return [statement("at = ", emitted.geometry.replace("{at}", "at"), INDENT)]
+        self.copied.add(whole_image)
+        return ["    at = whole_image(x)"]
 
     def postprocess(self) -> tuple[str, Answer]:
         """The function's body, and what it answers."""
@@ -197,11 +201,11 @@ class _Draft:
             return '    return [{"image": item} for item in x]', "image"
         if last.kind == "detections":
             self.copied.add(detection_entries)
-            return '    return [{"detections": detection_entries(i) for i in x}]', "detections"
+            return '    return [{"detections": detection_entries(i)} for i in x]', "detections"
         if last.kind == "tensors":
             picked = ", ".join(f'"{name}": x["{name}"]' for name in last.fields)
             return f"    x = {{{picked}}}\n{_ALL_OUTPUTS.format(x='x')}", "tensors"
-        name = next(iter(self.spec.outputs))
+        name = last.origin or next(iter(self.spec.outputs))
         return f'    return [{{"outputs": {{"{name}": item}}}} for item in x]', "tensors"
 
     def _steps(self, steps: tuple[Op, ...], start: Value) -> list[str]:
@@ -214,8 +218,7 @@ class _Draft:
 
     def _step(self, emitted: Emitted) -> list[str]:
         """One step's comment and statement."""
-        for function in emitted.functions:
-            self.copied.add(function)
+        self._copy(emitted, emitted.expression, *emitted.constants.values())
         self.files |= emitted.files
         expression = emitted.expression
         for name, constant in emitted.constants.items():
@@ -226,6 +229,13 @@ class _Draft:
             self._use_numpy(expression)
             lines.append(statement("x = ", expression.replace("{x}", "x"), INDENT))
         return lines
+
+    def _copy(self, emitted: Emitted, *texts: str) -> None:
+        """Copy those of a step's functions that the texts call."""
+        called = set(re.findall(r"\w+", " ".join(texts)))
+        for function in emitted.functions:
+            if function.__name__ in called:
+                self.copied.add(function)
 
     def _constant(self, name: str, expression: str) -> str:
         """Keep a step's constant; a name that has another value already gets a number."""

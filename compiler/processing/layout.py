@@ -35,7 +35,7 @@ def _lines(head: str, node: ast.expr, source: str, tail: str) -> list[str]:
     """``head node tail``, broken where it is too long; nodes' places refer to ``source``."""
     text = _text(node, source)
     line = f"{head}{text}{tail}"
-    members = _members(node)
+    members = _members(node, source)
     if len(line) <= WIDTH or not members:
         return [line]
     opening = text[: _opening_length(node, source)]
@@ -46,22 +46,23 @@ def _lines(head: str, node: ast.expr, source: str, tail: str) -> list[str]:
         return [f"{head}{opening}", body, closing]
     lines = [f"{head}{opening}"]
     for label, member in members:
-        prefix = f"{_text(label, source)}: " if label else ""
-        lines += _lines(indent + prefix, member, source, ",")
+        lines += _lines(indent + label, member, source, ",")
     return [*lines, closing]
 
 
-Member = tuple[ast.expr | None, ast.expr]
+Member = tuple[str, ast.expr]
 
 
-def _members(node: ast.expr) -> list[Member]:
-    """What stands between the brackets; a dict's values with their keys."""
+def _members(node: ast.expr, source: str) -> list[Member]:
+    """What stands between the brackets; after its key in a dict, after its name in a call."""
     if isinstance(node, ast.Call):
-        return [(None, argument) for argument in node.args]
+        named = [(f"{each.arg}=", each.value) for each in node.keywords]
+        return [("", argument) for argument in node.args] + named
     if isinstance(node, ast.Tuple | ast.List):
-        return [(None, element) for element in node.elts]
+        return [("", element) for element in node.elts]
     if isinstance(node, ast.Dict):
-        return list(zip(node.keys, node.values, strict=True))
+        pairs = zip(node.keys, node.values, strict=True)
+        return [(f"{_text(key, source)}: ", value) for key, value in pairs if key]
     return []
 
 
@@ -71,7 +72,7 @@ def _opening_length(node: ast.expr, source: str) -> int:
 
 def _member_text(member: Member, source: str) -> str:
     label, value = member
-    return (f"{_text(label, source)}: " if label else "") + _text(value, source)
+    return label + _text(value, source)
 
 
 def _text(node: ast.expr, source: str) -> str:

@@ -11,7 +11,7 @@ from specs.values import Dim
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
-__all__ = ["TensorType", "graph_of", "model_of", "onnx_nodes", "typed_outputs"]
+__all__ = ["TensorType", "graph_of", "model_of", "onnx_nodes", "type_of", "typed_outputs"]
 
 TensorType = tuple[str, tuple[Dim | None, ...]]
 """A dtype (numpy's name) and a shape; None for a size that is not known."""
@@ -66,10 +66,11 @@ def typed_outputs(
     missing = [name for name in names if name not in known]
     if missing:
         raise ValueError(f"no type is known of {', '.join(missing)}")
-    return [(name, _type(known[name])) for name in names]
+    return [(name, type_of(known[name])) for name in names]
 
 
-def _type(info: ValueInfoProto) -> TensorType:
+def type_of(info: ValueInfoProto) -> TensorType:
+    """The dtype and shape that ONNX tells of a tensor."""
     tensor = info.type.tensor_type
     dtypes = {number: dtype for dtype, number in ELEMENT_TYPES.items()}
     dims = tuple(

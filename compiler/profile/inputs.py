@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.golden import GOLDEN, batch_of, read_golden
+from runtime.golden import batch_of, read_golden
 from runtime.tensors import Array, Tensors
 from specs.manifest import Manifest
 from specs.schema import TensorSpec
@@ -34,11 +34,12 @@ def held_sizes(manifest: Manifest) -> dict[str, int]:
 def find_inputs(folder: Path, manifest: Manifest, batch: int) -> tuple[Tensors, str]:
     """One batch, and what it is made of in words.
 
+    ``folder`` holds the variant's golden tensors; ``manifest`` is the variant's own (``of``).
     The first golden case whose other axes stand at ``opt`` is repeated, so that values are those
     of real items; without one, seeded random tensors of those shapes.
     """
     shapes = {name: _item_shape(tensor, manifest) for name, tensor in manifest.inputs.items()}
-    for golden in read_golden(folder / GOLDEN):
+    for golden in read_golden(folder):
         items = golden.case.inputs
         if {name: array.shape[1:] for name, array in items.items()} == shapes:
             return batch_of(items, batch, 0), f"golden case {golden.case.name}"

@@ -89,7 +89,7 @@ class _Run:
 
     @property
     def forms(self) -> tuple[Form, ...]:
-        return ("dynamic", "fixed") if batch_axis(self.manifest) else ("fixed",)
+        return ("dynamic", "fixed") if batch_axis(self.manifest.of(self.variant)) else ("fixed",)
 
     def measure(self, batch: int) -> float | None:
         """Measure all forms at one size; the best rate, or None where every form failed."""
@@ -140,7 +140,7 @@ class _Run:
             engine_details=first.details,
             measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
             inputs=first.inputs,
-            sizes=held_sizes(self.manifest),
+            sizes=held_sizes(self.manifest.of(self.variant)),
             seconds=self.settings.seconds,
             points=points,
             failures=tuple(self.failures),

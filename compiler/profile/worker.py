@@ -48,7 +48,8 @@ def measure(task: Task) -> Answer:
     """
     manifest = read_manifest(task.folder)
     variant = choose_variant(manifest, task.variant)
-    batch, inputs = find_inputs(task.folder, manifest, task.batch)
+    manifest = manifest.of(variant)
+    batch, inputs = find_inputs(task.folder / variant.golden, manifest, task.batch)
     gpu = _Gpu(variant)
     start = time.perf_counter()
     session = _open(task, manifest, variant)

@@ -213,7 +213,7 @@ def test_where_no_size_can_be_measured_the_first_cause_is_raised(
 
 
 def test_a_batch_repeats_golden_items(linear_artifact: Path, manifest: Manifest) -> None:
-    batch, what = find_inputs(linear_artifact, manifest, 20)
+    batch, what = find_inputs(linear_artifact / "golden", manifest, 20)
     with np.load(linear_artifact / "golden" / "case0.npz") as arrays:
         items = arrays["inputs/X"]
     assert what == "golden case random"
@@ -227,8 +227,8 @@ def test_without_a_golden_case_at_opt_items_are_drawn_from_a_seed(
     wide = manifest.inputs["X"].model_copy(update={"shape": ("batch", "width"), "dtype": "int64"})
     axes = {**manifest.axes, "width": AxisRange(min=2, opt=5, max=9)}
     other = manifest.model_copy(update={"inputs": {"X": wide}, "axes": axes})
-    first, what = find_inputs(linear_artifact, other, 3)
-    again, _ = find_inputs(linear_artifact, other, 3)
+    first, what = find_inputs(linear_artifact / "golden", other, 3)
+    again, _ = find_inputs(linear_artifact / "golden", other, 3)
     assert what == "random tensors, seed 0"
     assert (first["X"].shape, first["X"].dtype) == ((3, 5), np.int64)
     np.testing.assert_array_equal(first["X"], again["X"])
