@@ -9,28 +9,17 @@ read the ratios, not the rates.
 from __future__ import annotations
 
 import argparse
-import http.client
-import json
 import os
-import re
-import signal
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
-ROOT = Path(__file__).parent.parent
+from _load import ROOT, Ask, Closed, deployc, send, serving
+
 PICTURE = ROOT / "specs" / "samples" / "digits" / "digit_3.png"
 CLIENTS = (1, 8, 32)
 SECONDS = 4.0
 ROUNDS = 3
-START_S = 180
 SETUPS: dict[str, tuple[int, list[str]]] = {
     "Ray's Python proxy, one model": (1, ["--no-haproxy"]),
     "HAProxy, one model": (1, []),
@@ -39,90 +28,36 @@ SETUPS: dict[str, tuple[int, list[str]]] = {
 """Models served, and options of the command."""
 
 
-@contextmanager
-def serving(artifact: Path, models: int, options: list[str]) -> Generator[str, None, None]:
-    """`deployc serve` of one artifact under several names; yields its URL."""
+def application(artifact: Path, models: int) -> dict[str, object]:
+    """One artifact under several names."""
     entries = [{"artifact": str(artifact), "name": f"digits{n}"} for n in range(models)]
-    application = {"name": "bench", "import_path": "serve.app:build", "args": {"models": entries}}
-    with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "deploy.yaml"
-        config.write_text(json.dumps({"applications": [application]}), "utf-8")  # JSON is YAML
-        command = [str(Path(sys.executable).parent / "deployc"), "serve", str(config)]
-        process = subprocess.Popen(
-            [*command, "--port", "0", *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        try:
-            yield url_of(process)
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(START_S)
+    return {"name": "bench", "import_path": "serve.app:build", "args": {"models": entries}}
 
 
-def url_of(process: subprocess.Popen[str]) -> str:
-    """The address that the command prints when it is ready."""
-    for line in process.stdout or ():
-        if found := re.search(r"serving at (\S+)", line):
-            return found[1]
-    raise SystemExit("deployc serve ended before it served")
-
-
-def client(url: str, seconds: float) -> int:
-    """One keep-alive connection, one request after the other; how many were answered."""
-    address = urlsplit(url)
-    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
-    body = PICTURE.read_bytes()
-    headers = {"Content-Type": "image/png"}
-    answered = 0
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        connection.request("POST", "/models/digits0/predict", body, headers)
-        response = connection.getresponse()
-        if b'"three"' not in response.read():
-            raise SystemExit(f"a wrong answer: {response.status}")
-        answered += 1
-    return answered
-
-
-def load(url: str, clients: int, seconds: float) -> float:
+def load(url: str, clients: int) -> float:
     """Answers per second from ``clients`` at once."""
-    with ThreadPoolExecutor(clients) as pool:
-        counts = list(pool.map(client, [url] * clients, [seconds] * clients))
-    return sum(counts) / seconds
+    body = PICTURE.read_bytes()
+    ask = Ask(f"{url}/models/digits0/predict", body, "image/png", '"three"')
+    sent = send(ask, Closed(clients, SECONDS))
+    if wrong := [each.status for each in sent if not each.right]:
+        raise SystemExit(f"a wrong answer: {wrong[0]}")
+    return len(sent) / SECONDS
 
 
 def measured(url: str) -> list[float]:
-    """The median rate over the rounds at each number of clients, loaded from another process."""
-    rates: list[float] = []
-    for clients in CLIENTS:
-        command = [sys.executable, __file__, "--load", url, "--clients", str(clients)]
-        found = [
-            float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-            for _ in range(ROUNDS)
-        ]
-        rates.append(statistics.median(found))
-    return rates
+    """The median rate over the rounds at each number of clients."""
+    return [statistics.median(load(url, clients) for _ in range(ROUNDS)) for clients in CLIENTS]
 
 
 def main() -> None:
     """Build digits, measure every set-up, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--load", help="send load to this URL and print the rate")
-    parser.add_argument("--clients", type=int, default=1)
-    arguments = parser.parse_args()
-    if arguments.load:
-        print(load(arguments.load, arguments.clients, SECONDS))
-        return
+    argparse.ArgumentParser(description=__doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         artifact = Path(folder) / "digits"
-        build = [str(Path(sys.executable).parent / "deployc"), "build", "-q", "-o", str(artifact)]
-        spec = str(ROOT / "specs" / "digits.yaml")
-        subprocess.run([*build, spec], check=True, stdout=subprocess.DEVNULL)
+        deployc("build", "-q", "-o", str(artifact), str(ROOT / "specs" / "digits.yaml"))
         rates: dict[str, list[float]] = {}
         for name, (models, options) in SETUPS.items():
-            with serving(artifact, models, options) as url:
+            with serving([application(artifact, models)], Path(folder), options) as url:
                 rates[name] = measured(url)
     report(rates)
 

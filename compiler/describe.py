@@ -10,7 +10,9 @@ import yaml
 from compiler.cache import versions
 from compiler.publish import Files, file_entries
 from compiler.stages import TOOLS, Stages
+from specs.answers import answer_schema
 from specs.digests import text_sha256
+from specs.flow import answer_type
 from specs.gate import Gate
 from specs.manifest import SCHEMA_VERSION, Choice, Graph, Manifest, Variant
 
@@ -47,6 +49,7 @@ def describe(
         batch=spec.batch,
         takes=stages.generated.takes,
         answer=stages.generated.answer,
+        answer_schema=answer_schema(answer_type(spec), spec.outputs),
         weights=stages.weights.origin_in(graph),
         graph=graph,
         variants=tuple(variants),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 from rich.console import Console
@@ -20,6 +21,7 @@ from runtime.predictor import Predictor, load, open_variant
 from runtime.tensors import Tensors
 from specs.digests import file_sha256
 from specs.errors import DeploycError, EngineError, InputError
+from specs.gate import CHAIN
 from specs.manifest import MANIFEST, Choice, Manifest
 from specs.schema import TensorSpec
 from specs.values import show_shape
@@ -28,13 +30,28 @@ __all__ = ["choice_table", "inspect", "predict"]
 
 ARTIFACT = click.Path(path_type=Path)
 PIPE_WIDTH = 200
+SHOWN_TEXT = 60
+"""Characters of a text that name it in what is printed."""
 NAMES = 8
 """Node names on one line, at most."""
 
 
-@click.command(short_help="Answer files with an artifact.")
+@dataclass(frozen=True)
+class _Given:
+    """An item, and where it came from: a file, or the text itself."""
+
+    key: Literal["file", "text"]
+    source: str
+    item: Any
+
+    def __str__(self) -> str:
+        return self.source if self.key == "file" else f'"{_shortened(self.source)}"'
+
+
+@click.command(short_help="Answer files or texts with an artifact.")
 @click.argument("artifact", type=ARTIFACT)
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--text", "texts", multiple=True, help="A text to answer; may be given repeatedly.")
 @click.option("--variant", help="Which variant; by default the spec's first target.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answers as JSON.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the answer into this PNG.")
@@ -42,39 +59,59 @@ NAMES = 8
 def predict(  # noqa: PLR0913 - one argument per option
     artifact: Path,
     files: tuple[Path, ...],
+    texts: tuple[str, ...],
     variant: str | None,
     *,
     as_json: bool,
     plot: Path | None,
     out: Path | None,
 ) -> None:
-    """Answer FILES (pictures; .npy, .npz or .json tensors) with ARTIFACT.
+    """Answer FILES (pictures; texts; .npy, .npz or .json tensors) and texts with ARTIFACT.
 
     A file of tensors holds one item, or several along a first dimension; .npz, and a JSON object,
-    name the inputs.
+    name the inputs. A file of text is one item; .json may hold a list of texts.
     """
-    if (plot or out) and len(files) > 1:
-        _refuse_several(plot, f"there are {len(files)} files")
+    if not files and not texts:
+        raise click.UsageError("give files, or --text")
+    if (plot or out) and len(files) + len(texts) > 1:
+        what = "files and texts" if texts else "files"
+        _refuse_several(plot, f"there are {len(files) + len(texts)} {what}")
     with load(artifact, variant) as predictor:
         _warn([*predictor.manifest.warnings(), *map(str, predictor.passed_over)])
-        given = [(file, item) for file in files for item in read_items(file, predictor.manifest)]
+        given = list(_given(files, texts, predictor.manifest))
         if (plot or out) and len(given) > 1:
             _refuse_several(plot, f"the file holds {len(given)} items")
-        tensors = [_preprocess(predictor, file, item) for file, item in given]
+        tensors = [_preprocess(predictor, each) for each in given]
         answers = predictor.postprocess(predictor.run(tensors))
     if out is not None:
         _write(answers[0], out)
     if plot is not None:
-        draw(given[0][1] if predictor.manifest.takes == "image" else None, answers[0], plot)
-    _print([file for file, _ in given], answers, as_json=as_json)
+        picture = given[0].item if predictor.manifest.takes == "image" else None
+        draw(picture, answers[0], plot, predictor.manifest.answer_schema)
+    _print(given, answers, as_json=as_json)
 
 
-def _preprocess(predictor: Predictor, file: Path, item: Any) -> Tensors:  # noqa: ANN401
+def _given(files: Iterable[Path], texts: Sequence[str], manifest: Manifest) -> Iterator[_Given]:
+    if texts and manifest.takes != "text":
+        what = "pictures" if manifest.takes == "image" else "tensors"
+        message = f"{manifest.name} takes {what}, no text"
+        raise InputError(message, hint="name files in place of --text", code="wrong_input")
+    for file in files:
+        yield from (_Given("file", str(file), item) for item in read_items(file, manifest))
+    yield from (_Given("text", text, text) for text in texts)
+
+
+def _preprocess(predictor: Predictor, given: _Given) -> Tensors:
     try:
-        return predictor.preprocess(item)
+        return predictor.preprocess(given.item)
     except InputError as error:
-        message = f"{file}: {error.message}"
+        message = f"{given}: {error.message}"
         raise InputError(message, hint=error.hint, code=error.code) from error
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN_TEXT else f"{line[: SHOWN_TEXT - 1]}…"
 
 
 def _refuse_several(plot: Path | None, found: str) -> None:
@@ -92,16 +129,14 @@ def _write(answer: dict[str, Any], out: Path) -> None:
         raise DeploycError(f"{out} cannot be written: {error.strerror}", code="output") from error
 
 
-def _print(files: list[Path], answers: list[dict[str, Any]], *, as_json: bool) -> None:
+def _print(given: Sequence[_Given], answers: list[dict[str, Any]], *, as_json: bool) -> None:
+    pairs = list(zip(given, answers, strict=True))
     if as_json:
-        told = [
-            {"file": str(file), "answer": to_json(answer)}
-            for file, answer in zip(files, answers, strict=True)
-        ]
+        told = [{each.key: each.source, "answer": to_json(answer)} for each, answer in pairs]
         click.echo(json.dumps(told, indent=1, ensure_ascii=False))
         return
-    for file, answer in zip(files, answers, strict=True):
-        click.echo(f"{file}")
+    for each, answer in pairs:
+        click.echo(f"{each}")
         for line in _lines(answer):
             click.echo(f"  {line}")
 
@@ -113,15 +148,26 @@ def _lines(answer: dict[str, Any]) -> list[str]:
     if "image" in answer:
         height, width = answer["image"].shape[:2]
         return [f"a picture of {width} x {height} pixels; --out FILE writes it"]
+    if "detections" in answer:
+        return [_detection_line(entry) for entry in answer["detections"]] or ["nothing found"]
     return [f"{name}: {array.tolist()}" for name, array in answer["outputs"].items()]
 
 
 def _class_line(entry: dict[str, Any]) -> str:
-    label: str | dict[str, str] = entry.get("label", "")
-    names = " / ".join(label.values()) if isinstance(label, dict) else label
     score = entry.get("probability", entry.get("score"))
     number = "" if score is None else f"{score:8.4f}  "
-    return f"{number}{entry['index']:>4}  {names}"
+    return f"{number}{entry['index']:>4}  {_label(entry)}"
+
+
+def _detection_line(entry: dict[str, Any]) -> str:
+    """As a class's, with the box's left, top, right and bottom."""
+    box = " ".join(f"{edge:7.1f}" for edge in entry["box"])
+    return f"{_class_line(entry)}  [{box}]"
+
+
+def _label(entry: dict[str, Any]) -> str:
+    label: str | dict[str, str] = entry.get("label", "")
+    return " / ".join(label.values()) if isinstance(label, dict) else label
 
 
 @click.command(short_help="Show what an artifact holds.")
@@ -170,6 +216,8 @@ def _show(manifest: Manifest, digest: str, here: dict[str, str]) -> None:
     console.print(_variant_table(manifest, here))
     for line in _loading(manifest, here):
         console.print(line)
+    if manifest.gates:
+        console.print(_gate_table(manifest))
     for choice in manifest.choices:
         console.print(choice_table(choice))
     console.print(_file_table(manifest))
@@ -195,6 +243,21 @@ def _facts(manifest: Manifest) -> Table:
     table.add_row("answers", manifest.answer)
     table.add_row("weights", str(manifest.weights))
     table.add_row("built with", ", ".join(f"{k} {v}" for k, v in manifest.toolchain.items()))
+    return table
+
+
+def _gate_table(manifest: Manifest) -> Table:
+    title = "\nprocessing, worst distance from its reference"
+    table = _table(title, "execution", "step", "worst", "bound", "on")
+    for gate in manifest.gates:
+        where = f"{gate.execution} {gate.where}".strip()
+        for gap in gate.gaps:
+            pixels = gap.stage == "preprocess"
+            bound = f"{gate.bound:g} of 255" if pixels else "1 of its tolerance"
+            if gap.step == CHAIN and not gate.exact:
+                bound = "none: scaled on request"
+            step = "all of preprocess" if gap.step == CHAIN else gap.step
+            table.add_row(where, step, f"{gap.worst:.2g}", bound, gap.item)
     return table
 
 

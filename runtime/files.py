@@ -1,4 +1,4 @@
-"""Files -> items: a picture's bytes, or tensors from .npy, .npz and .json."""
+"""Files -> items: a picture's bytes, a text, or tensors from .npy, .npz and .json."""
 
 from __future__ import annotations
 
@@ -16,25 +16,44 @@ __all__ = ["read_items"]
 
 PICTURE_RANK = 3
 HINT = "expected a picture, or numbers: .npy, .npz, or .json with nested lists"
+TEXT_HINT = "expected a text in UTF-8, or .json with one text or a list of them"
 
 
 def read_items(file: Path, manifest: Manifest) -> list[Any]:
     """The items in a file: one, or several where its arrays have a further, first dimension.
 
+    A file of text is one item, however many lines it has; .json may hold a list of texts.
+
     Raises:
         InputError: the file cannot be read, or holds no items; what is in them is not looked at.
     """
+    is_text = manifest.takes == "text"
+    hint = TEXT_HINT if is_text else HINT
     try:
-        value = _read(file, manifest)
-        items = [value] if isinstance(value, bytes) else _split(value, manifest)
+        items = _texts(file) if is_text else _items(file, manifest)
     except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror or error}", hint=HINT) from error
+        raise InputError(f"{file} cannot be read: {error.strerror or error}", hint=hint) from error
     except Exception as error:  # numpy's readers raise what zip files, pickles and tokenizers do
         message = f"{file} cannot be read: {type(error).__name__}: {error}"
-        raise InputError(message, hint=HINT) from error
+        raise InputError(message, hint=hint) from error
     if not items:
-        raise InputError(f"{file} holds no items", hint="its first dimension is 0")
+        raise InputError(f"{file} holds no items", hint="its list is empty")
     return items
+
+
+def _texts(file: Path) -> list[Any]:
+    text = file.read_bytes().decode("utf-8-sig")
+    if file.suffix != ".json":
+        return [text]
+    value = json.loads(text)
+    if isinstance(value, dict) and list(cast("dict[str, object]", value)) == ["text"]:
+        value = cast("dict[str, object]", value)["text"]
+    return cast("list[Any]", value) if isinstance(value, list) else [value]
+
+
+def _items(file: Path, manifest: Manifest) -> list[Any]:
+    value = _read(file, manifest)
+    return [value] if isinstance(value, bytes) else _split(value, manifest)
 
 
 def _read(file: Path, manifest: Manifest) -> object:

@@ -1,71 +1,124 @@
-"""Draws an answer as a PNG: bars beside the picture for classes, or the picture that came out."""
+"""Draws an answer as a PNG.
+
+Bars beside the picture for classes, frames on the picture for detections, the picture that came
+out, and for a lone vector its numbers.
+"""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from runtime._drawing import (
+    BEST,
+    FAINT,
+    INK,
+    MARGIN,
+    OTHER,
+    TEXT,
+    TRACK,
+    Color,
+    canvas_of,
+    fit,
+    font_of,
+    name_of,
+    resized,
+    shorten,
+)
+from runtime._plot_boxes import draw_detections
+from runtime._plot_vector import draw_vector
+from specs.answers import answer_schema
 from specs.errors import DeploycError, InputError
+from specs.values import Value
 
 __all__ = ["plot"]
 
 Pixels = NDArray[Any]
-Color = tuple[int, int, int]
 
-BACKGROUND: Color = (255, 255, 255)
-INK: Color = (31, 35, 40)
-FAINT: Color = (101, 109, 118)
-TRACK: Color = (238, 241, 244)
-BEST: Color = (9, 105, 218)
-OTHER: Color = (145, 195, 245)
-
-MARGIN = 24
 HEIGHT = 336
 """Height of the drawing area."""
 BARS = 420
 """Width of the area of the bars."""
 SHOWN = 5
 """How many classes are drawn at most."""
-TEXT = 18
-"""Font size in pixels."""
 
 
-def plot(item: bytes | Pixels | None, answer: Mapping[str, Any], out: Path) -> None:
+def plot(
+    item: bytes | Pixels | None,
+    answer: Mapping[str, Any],
+    out: Path,
+    schema: Mapping[str, Any] | None = None,
+) -> None:
     """Draw ``answer``, with the picture that was sent where there is one, into the file ``out``.
 
     Args:
         item: what was sent: an image file's bytes, pixels, or None to leave it out.
         answer: one answer of ``Predictor.predict``.
         out: the file to write; its suffix names the format.
+        schema: the manifest's ``answer_schema``, which tells where boxes are; without it they are
+            taken as corners in pixels of the picture.
 
     Raises:
-        DeploycError: the answer is no picture and no ranked classes (``nothing_to_draw``), or
-            the file cannot be written (``plot_failed``).
+        DeploycError: the answer is tensors, but no lone vector, or its boxes are not in pixels of
+            the picture (``nothing_to_draw``); or the file cannot be written (``plot_failed``).
         InputError: ``item`` is no picture.
     """
     picture = None if item is None else _open(item)
     if "classes" in answer:
         drawing = _draw_classes(picture, cast("list[dict[str, Any]]", answer["classes"]))
+    elif "detections" in answer:
+        _check_boxes(schema or {})
+        drawing = draw_detections(picture, cast("list[dict[str, Any]]", answer["detections"]))
     elif "image" in answer:
         drawing = _draw_images(picture, Image.fromarray(answer["image"]))
     else:
-        raise DeploycError(
-            "there is nothing to draw: the answer is plain tensors",
-            hint="leave --plot out; only ranked classes and pictures are drawn",
-            code="nothing_to_draw",
-        )
+        drawing = draw_vector(*_lone_vector(answer["outputs"]))
     try:
         drawing.save(out)
     except (OSError, ValueError) as error:
         message = f"the drawing cannot be written to {out}: {error}"
         raise DeploycError(message, hint="name a .png file", code="plot_failed") from error
+
+
+def _check_boxes(schema: Mapping[str, Any]) -> None:
+    """Boxes can be drawn as corners in pixels of the picture alone."""
+    corners = answer_schema(Value("detections", boxes="xyxy", units="image"), ())
+    found = _box(schema)
+    if found and found != _box(corners):
+        raise DeploycError(
+            f"the boxes cannot be drawn on the picture: they are {found['description']}",
+            hint="corners in pixels are drawn: end postprocess with - scale_boxes_back",
+            code="nothing_to_draw",
+        )
+
+
+def _box(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of a detection's box; empty where there is none."""
+    found: Any = schema
+    for key in ("properties", "detections", "items", "properties", "box"):
+        found = found.get(key, {})
+    return found
+
+
+def _lone_vector(outputs: Mapping[str, Pixels]) -> tuple[str, Pixels]:
+    """Name and numbers of the only output, where it is a vector."""
+    if len(outputs) == 1:
+        ((name, array),) = outputs.items()
+        vector = np.atleast_1d(np.squeeze(array))
+        if vector.ndim == 1 and vector.size and vector.dtype.kind in "biuf":
+            return name, vector
+    shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())
+    raise DeploycError(
+        f"there is nothing to draw: the answer is the tensors {shapes}",
+        hint="leave --plot out; classes, detections, pictures and one vector are drawn",
+        code="nothing_to_draw",
+    )
 
 
 def _open(item: bytes | Pixels) -> Image.Image:
@@ -83,9 +136,9 @@ def _open(item: bytes | Pixels) -> Image.Image:
 
 def _draw_classes(picture: Image.Image | None, classes: list[dict[str, Any]]) -> Image.Image:
     shown = classes[:SHOWN]
-    thumbnail = None if picture is None else _fit(picture, 2 * HEIGHT, HEIGHT)
+    thumbnail = None if picture is None else fit(picture, 2 * HEIGHT, HEIGHT)
     left = MARGIN if thumbnail is None else thumbnail.width + 2 * MARGIN
-    canvas = _canvas(left + BARS + MARGIN, HEIGHT + 2 * MARGIN)
+    canvas = canvas_of(left + BARS + MARGIN, HEIGHT + 2 * MARGIN)
     if thumbnail is not None:
         canvas.paste(thumbnail, (MARGIN, MARGIN + (HEIGHT - thumbnail.height) // 2))
     row = HEIGHT / SHOWN
@@ -105,11 +158,11 @@ def _draw_bar(
 ) -> None:
     """A row at (left, top, height): the name and the value, and below them the bar."""
     left, top, height = place
-    draw, font = ImageDraw.Draw(canvas), _font(TEXT)
+    draw, font = ImageDraw.Draw(canvas), font_of(TEXT)
     value = _value_text(entry)
     room = BARS - round(draw.textlength(value, font)) - MARGIN
     base = top + height // 2
-    draw.text((left, base), _shorten(draw, _name(entry), room), INK, font, "ls")
+    draw.text((left, base), shorten(draw, name_of(entry), room), INK, font, "ls")
     draw.text((left + BARS, base), value, FAINT, font, "rs")
     bar = (left, base + 8, left + BARS, base + 20)
     draw.rounded_rectangle(bar, 6, TRACK)
@@ -122,35 +175,19 @@ def _draw_images(picture: Image.Image | None, result: Image.Image) -> Image.Imag
     """The picture that came out as it is; where one went in, both side by side, equally high."""
     if picture is None:
         return result
-    enlarged = _resized(picture, result.height / picture.height)
+    enlarged = resized(picture, result.height / picture.height)
     width = enlarged.width + result.width + 3 * MARGIN
     caption = 2 * MARGIN
-    canvas = _canvas(width, result.height + caption + MARGIN)
-    draw, font = ImageDraw.Draw(canvas), _font(TEXT)
+    canvas = canvas_of(width, result.height + caption + MARGIN)
+    draw, font = ImageDraw.Draw(canvas), font_of(TEXT)
     left = MARGIN
     for name, part, size in (("input", enlarged, picture.size), ("output", result, result.size)):
         label = f"{name} {size[0]}x{size[1]}"
-        text = _shorten(draw, label, part.width)
+        text = shorten(draw, label, part.width)
         draw.text((left, caption - 12), text, FAINT, font, "ls")
         canvas.paste(part, (left, caption))
         left += part.width + MARGIN
     return canvas
-
-
-def _canvas(width: int, height: int) -> Image.Image:
-    return Image.new("RGB", (width, height), BACKGROUND)
-
-
-def _fit(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """As large as the area allows."""
-    return _resized(picture, min(width / picture.width, height / picture.height))
-
-
-def _resized(picture: Image.Image, factor: float) -> Image.Image:
-    """Enlarged by repeating pixels, so that small inputs are seen as they are."""
-    size = max(1, round(picture.width * factor)), max(1, round(picture.height * factor))
-    method = Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.LANCZOS
-    return picture.resize(size, method)
 
 
 def _share(entry: dict[str, Any], shown: list[dict[str, Any]]) -> float:
@@ -170,42 +207,3 @@ def _value_text(entry: dict[str, Any]) -> str:
     if "probability" in entry:
         return f"{100 * entry['probability']:.1f} %"
     return f"{entry['score']:.3g}" if "score" in entry else ""
-
-
-def _name(entry: dict[str, Any]) -> str:
-    """The label; of several languages English, else the first that the font can draw."""
-    label = entry.get("label")
-    if isinstance(label, dict):
-        names = cast("dict[str, str]", label)
-        candidates = [names.get("en", ""), *names.values()]
-    else:
-        candidates = [] if label is None else [str(label)]
-    drawable = (name for name in candidates if name and _can_draw(name))
-    return next(drawable, f"class {entry['index']}")
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
-def _can_draw(text: str) -> bool:
-    """Whether the font has every character: one that it lacks looks like U+FFFF, which all lack."""
-    return all(char.isspace() or _glyph(char) != _glyph("\uffff") for char in text)
-
-
-@cache
-def _glyph(char: str) -> bytes:
-    """The pixels of a character."""
-    tile = Image.new("L", (2 * TEXT, 2 * TEXT))
-    ImageDraw.Draw(tile).text((2, 2), char, 255, _font(TEXT))
-    return tile.tobytes()
-
-
-def _shorten(draw: ImageDraw.ImageDraw, text: str, room: float) -> str:
-    """``text``, or its beginning and an ellipsis where it is longer than ``room`` pixels."""
-    if draw.textlength(text, _font(TEXT)) <= room:
-        return text
-    while text and draw.textlength(text + "...", _font(TEXT)) > room:
-        text = text[:-1]
-    return text.rstrip() + "..."

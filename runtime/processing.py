@@ -38,12 +38,23 @@ class Processing:
         try:
             return self._preprocess(item)
         except self._bad_input as error:
-            fault = cast("Any", error)  # BadInput is the file's own class, known by contract alone
-            raise InputError(fault.message, hint=fault.hint, code=fault.code) from error
+            raise _told(error) from error
 
     def postprocess(self, outputs: Tensors) -> list[dict[str, Any]]:
-        """One answer per item of ``outputs``, which have the batch dimension."""
-        return self._postprocess(outputs)
+        """One answer per item of ``outputs``, which have the batch dimension.
+
+        Raises:
+            InputError: a step of the spec's own Python failed (``python_step``).
+        """
+        try:
+            return self._postprocess(outputs)
+        except self._bad_input as error:
+            raise _told(error) from error
+
+
+def _told(error: ValueError) -> InputError:
+    fault = cast("Any", error)  # BadInput is the file's own class, known by contract alone
+    return InputError(fault.message, hint=fault.hint, code=fault.code)
 
 
 def load_processing(path: Path, sha256: str) -> Processing:

@@ -48,7 +48,7 @@ class Arrivals:
     """
 
     def __init__(self, window_s: float) -> None:
-        self._window = window_s
+        self.window_s = window_s
         self._count = 0
         self._since = -math.inf
         self._last = -math.inf
@@ -75,7 +75,7 @@ class Arrivals:
     def rate(self, now: float) -> float:
         """Arrivals per second within the window."""
         self._forget(now)
-        return len(self._times) / self._window
+        return len(self._times) / self.window_s
 
     def wait(self, now: float, held: int, saving: float, most: float) -> Wait | None:
         """How long to wait for one more, where that pays; None where it does not.
@@ -105,7 +105,7 @@ class Arrivals:
         return best if best and best.saving > best.cost else None
 
     def _forget(self, now: float) -> None:
-        while self._times and self._times[0] < now - self._window:
+        while self._times and self._times[0] < now - self.window_s:
             self._times.popleft()
 
     def _note(self, now: float, *, came: bool) -> None:

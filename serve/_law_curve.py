@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -20,10 +21,14 @@ WINDOW = 32
 ENOUGH = 10
 """Below this many ratios of its own a bucket takes those of all buckets: with ten, the 0.9 quantile
 is not the largest, so that one stall changes nothing."""
+FORGET = 256
+"""A size that did not run within so many batches is believed to be no slower than the others: else
+one that was once found too slow for every deadline would never be tried again."""
 DRIFT = 1.1
 DRIFTED = 3
-"""So many batches in a row off by this factor, on the same side: another engine speed, and what
-was learned before it is forgotten. Jitter of 3 % (one sigma) does that once in 10**9 batches."""
+"""So many batches in a row beyond the usual range (the 0.1 to the 0.9 quantile) by this factor, on
+the same side: another engine speed, and what was learned before it is forgotten. Jitter of 3 % (one
+sigma) does that once in 10**9 batches; and where times scatter more, the range is wider."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,59 +117,107 @@ class Correction:
         self._own: list[deque[float]] = [deque(maxlen=WINDOW) for _ in range(buckets)]
         self._all = deque([1.0] * ENOUGH, maxlen=WINDOW)
         self._guess: dict[int, float] = {}
-        self._odd: list[tuple[int, float]] = []
+        self._anchor: dict[int, float] = {}
+        self._count = 0
+        self._ran: dict[int, int] = {}
+        self._odd: list[_Odd] = []
         self._slower = False
 
     def ratio(self, bucket: int) -> float:
         """The factor to multiply the curve by."""
-        return self._seen(bucket) * self._guess.get(bucket, 1.0)
+        own = _quantile(self._seen(bucket), QUANTILE) * self._guess.get(bucket, 1.0)
+        if self._count - self._ran.get(bucket, 0) < FORGET:
+            return own
+        return min(own, _quantile(self._all, QUANTILE))
 
     def learn(self, bucket: int, ratio: float) -> None:
         """Take in one batch's observed time over the curve's."""
         self._settle(bucket, ratio)
-        off = ratio / self._seen(bucket)
+        self._count += 1
+        self._ran[bucket] = self._count
+        drifted = self._drifted(bucket, ratio)
         self._own[bucket].append(ratio)
         self._all.append(ratio)
-        if self._drifted(bucket, ratio, off):
-            self._follow(off)
+        if drifted:
+            self._follow()
 
-    def _seen(self, bucket: int) -> float:
+    def _seen(self, bucket: int) -> deque[float]:
         own = self._own[bucket]
-        seen = sorted(own if len(own) >= ENOUGH else self._all)
-        return seen[math.ceil(QUANTILE * len(seen)) - 1]
+        return own if len(own) >= ENOUGH else self._all
 
     def _settle(self, bucket: int, ratio: float) -> None:
         """Keep or drop the guess about a bucket, now that it has run."""
         guess = self._guess.pop(bucket, None)
-        if (
-            guess is not None
-            and abs(math.log(ratio / self._seen(bucket))) > abs(math.log(guess)) / 2
-        ):
+        if guess is None:
+            return
+        off = ratio / _quantile(self._seen(bucket), QUANTILE)
+        if abs(math.log(off)) > abs(math.log(guess)) / 2:
             own = self._own[bucket]
             self._own[bucket] = deque((each * guess for each in own), maxlen=WINDOW)
+            self._anchor[bucket] = _quantile(self._own[bucket], 0.5)
 
-    def _drifted(self, bucket: int, ratio: float, off: float) -> bool:
+    def _drifted(self, bucket: int, ratio: float) -> bool:
         """Whether the last few batches were all off, on the same side."""
-        if 1 / DRIFT <= off <= DRIFT:
+        low, level, high = self._usual(bucket)
+        if low <= ratio <= high:
             self._odd.clear()
             return False
-        if self._odd and (off > 1) != self._slower:
+        if self._odd and (ratio > high) != self._slower:
             self._odd.clear()
-        self._slower = off > 1
-        self._odd.append((bucket, ratio))
+        self._slower = ratio > high
+        self._odd.append(_Odd(bucket, ratio, level))
         return len(self._odd) >= DRIFTED
 
-    def _follow(self, factor: float) -> None:
-        """Believe the last few batches alone, and guess the same change for all other buckets."""
+    def _usual(self, bucket: int) -> tuple[float, float, float]:
+        """The range of ratios that tell nothing new, and their median; without those that may."""
+        seen = list(self._seen(bucket))
+        own = len(self._own[bucket]) >= ENOUGH
+        odd = sum(each.bucket == bucket for each in self._odd) if own else len(self._odd)
+        kept = seen[: len(seen) - odd] or seen
+        low, level, high = (_quantile(kept, share) for share in (1 - QUANTILE, 0.5, QUANTILE))
+        return low / DRIFT, level, high * DRIFT
+
+    def _follow(self) -> None:
+        """Believe the last few batches alone, and guess the same change for all other buckets.
+
+        The change of a bucket is told from the level that it was last found to change to, so that
+        changes to and fro cancel: where one size runs for hours and its times scatter, nothing adds
+        up to the guess about another.
+        """
         odd, self._odd = self._odd, []
-        ratios = [ratio for _, ratio in odd]
-        self._all = deque((ratios * ENOUGH)[:ENOUGH], maxlen=WINDOW)
-        ran = {bucket for bucket, _ in odd}
-        for bucket in ran:
-            self._own[bucket] = deque(self._all, maxlen=WINDOW)
+        self._all = deque(_filled([each.ratio for each in odd]), maxlen=WINDOW)
+        changes = [each.ratio / each.level for each in odd]
+        moved = [each.ratio / self._anchor.get(each.bucket, each.level) for each in odd]
+        for each in odd:
+            own = _filled([each.level * change for change in changes])
+            self._own[each.bucket] = deque(own, maxlen=WINDOW)
+            self._anchor[each.bucket] = _quantile(own, 0.5)
+        ran = {each.bucket for each in odd}
         for bucket, own in enumerate(self._own):
             if bucket not in ran and len(own) >= ENOUGH:
+                factor = _quantile(moved, 0.5)
                 self._guess[bucket] = factor * self._guess.get(bucket, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Odd:
+    """A batch that took longer, or less, than usual."""
+
+    bucket: int
+    ratio: float
+    level: float
+    """The usual ratio of its bucket before."""
+
+
+def _quantile(ratios: Iterable[float], share: float) -> float:
+    """By nearest rank."""
+    seen = sorted(ratios)
+    return seen[max(0, math.ceil(share * len(seen)) - 1)]
+
+
+def _filled(ratios: list[float]) -> list[float]:
+    """Repeated until there are enough to take a quantile of."""
+    return (ratios * ENOUGH)[:ENOUGH]
 
 
 class Forecast:
@@ -177,11 +230,15 @@ class Forecast:
 
     def __init__(self, curve: Curve, max_batch: int | None = None) -> None:
         self.curve = curve
-        self.max_batch = min(max_batch or curve.max_batch, curve.max_batch)
-        sizes = range(1, self.max_batch + 1)
-        self._measured = [curve.seconds(size) for size in sizes]
-        self._bucket = [curve.bucket(size) for size in sizes]
         self._correction = Correction(len(curve.sizes))
+        self.limit(max_batch or curve.max_batch)
+
+    def limit(self, max_batch: int) -> None:
+        """Set the largest batch, at most the curve's own; the correction stays."""
+        self.max_batch = min(max_batch, self.curve.max_batch)
+        sizes = range(1, self.max_batch + 1)
+        self._measured = [self.curve.seconds(size) for size in sizes]
+        self._bucket = [self.curve.bucket(size) for size in sizes]
         self._ratios: list[float] = []
         self._refresh()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,19 +13,17 @@ from runtime.artifact import choose_variant
 from serve.args import AppArgs, ModelArgs
 from serve.artifacts import check_digest, open_artifact
 from serve.deployment import Gate, ModelIngress, ModelReplica, Settings
-from serve.model import Options
+from serve.derive import HEADROOM
+from serve.tuning import Options, Tuning
 from specs.errors import ServeError
-from specs.manifest import Manifest
+from specs.manifest import Manifest, Variant
 from specs.schema import Replicas
 
 __all__ = ["build"]
 
-MIN_ITEMS = 128
-"""Items that a replica holds where neither the batch nor the user asks for more."""
-BATCHES_HELD = 8
-"""Batches that a replica holds, waiting and running, where nothing else is asked for."""
-HEADROOM = 64
-"""Requests that Ray lets in beyond those, so that the replica itself can answer 429 and /models."""
+HEALTH_S = 2
+"""Ray asks a replica so often whether it is well, and replaces it after three times that it is not:
+seconds after the watchdog found the engine hung, and not half a minute."""
 DRAIN_S = 60
 """How long a replica may take to answer what it holds before Ray ends it."""
 GATE = "ingress"
@@ -47,7 +46,7 @@ def build(args: dict[str, Any]) -> Application:
         return _deploy(ModelIngress, *models[0])
     limits = {settings.options.name: manifest.limits.bytes for _, manifest, settings in models}
     handles = [_deploy(ModelReplica, *model) for model in models]
-    held = sum(settings.options.max_items for _, _, settings in models)
+    held = sum(_held(settings) for _, _, settings in models)
     gate = _deployment(Gate, GATE, held, ray_actor_options={"num_cpus": 0})
     return gate.bind(limits, *handles)
 
@@ -57,23 +56,23 @@ def _bind(args: ModelArgs) -> Bound:
     manifest, digest = open_artifact(folder)
     if args.digest is not None:
         check_digest(folder, args.digest)
-    choose_variant(manifest, args.variant)  # a name that is not there is told now
-    return args, manifest, Settings(str(folder), digest, args.variant, _options(args, manifest))
+    variant = choose_variant(manifest, args.variant)
+    options = _options(args, manifest, folder, variant)
+    return args, manifest, Settings(str(folder), digest, args.variant, options)
 
 
-def _options(args: ModelArgs, manifest: Manifest) -> Options:
-    name, most = args.name or manifest.name, manifest.batch.max
-    batch = args.max_batch or most
-    if batch > most:
-        message = f"'{name}': max_batch is {batch}, and the artifact was built for {most}"
-        hint = "raise the batch axis in the spec and build again"
-        raise ServeError(message, hint=hint, code="serve_args")
-    items = args.max_ongoing_requests or max(MIN_ITEMS, BATCHES_HELD * batch)
-    if items < 2 * batch:
-        message = f"'{name}': max_ongoing_requests is {items} for batches of {batch}"
-        hint = f"while one batch runs the next one gathers: at least {2 * batch}"
-        raise ServeError(message, hint=hint, code="serve_args")
-    return Options(name, batch, items, args.threads)
+def _options(args: ModelArgs, manifest: Manifest, folder: Path, variant: Variant) -> Options:
+    """What was set by hand, and what Ray is told because of it and of the profile."""
+    name = args.name or manifest.name
+    items = args.max_ongoing_requests
+    asked = Options(name, args.max_batch, items, args.threads, args.slo_ms)
+    try:
+        limits = Tuning(manifest, variant, asked, folder).limits
+    except ServeError as error:
+        message = f"'{name}': {error.message}"
+        raise ServeError(message, hint=error.hint, code=error.code) from error
+    held, target = limits.max_ongoing_requests, limits.target_ongoing_requests
+    return replace(asked, held=held, target=target)
 
 
 def _deploy(
@@ -81,22 +80,32 @@ def _deploy(
 ) -> Any:  # noqa: ANN401 - an Application, which turns into a handle where it is bound
     options = settings.options
     gpus = _gpus(args, manifest, settings)
-    replicas = _replicas(args.replicas, manifest.serving.replicas, options.max_batch)
+    replicas = _replicas(args.replicas, manifest.serving.replicas, _target(settings))
     actor = {"num_cpus": args.cpus, "num_gpus": gpus}
-    deployment = _deployment(
-        kind, options.name, options.max_items, ray_actor_options=actor, **replicas
-    )
+    held = _held(settings)
+    deployment = _deployment(kind, options.name, held, ray_actor_options=actor, **replicas)
     return deployment.bind(settings)
 
 
+def _held(settings: Settings) -> int:
+    held = settings.options.held
+    return held.value if held else HEADROOM
+
+
+def _target(settings: Settings) -> float:
+    target = settings.options.target
+    return target.value if target else 1.0
+
+
 def _deployment(kind: type, name: str, held: int, **options: Any) -> Any:  # noqa: ANN401 - Ray's are untyped
-    """A Deployment of ``kind`` whose replicas hold ``held`` items and drain before they stop."""
+    """A Deployment of ``kind`` whose replicas hold ``held`` requests and drain before they stop."""
     return (
         cast("Any", serve)
         .deployment(kind)
         .options(
             name=name,
-            max_ongoing_requests=held + HEADROOM,
+            max_ongoing_requests=held,
+            health_check_period_s=HEALTH_S,
             graceful_shutdown_wait_loop_s=0.2,
             graceful_shutdown_timeout_s=DRAIN_S,
             **options,
@@ -112,15 +121,14 @@ def _gpus(args: ModelArgs, manifest: Manifest, settings: Settings) -> float:
     return 1 if choose_variant(manifest, settings.variant).device == "cuda" else 0
 
 
-def _replicas(asked: int | Replicas | None, spec: Replicas, batch: int) -> dict[str, Any]:
+def _replicas(asked: int | Replicas | None, spec: Replicas, target: float) -> dict[str, Any]:
     chosen = spec if asked is None else asked
     if isinstance(chosen, int):
         return {"num_replicas": chosen}
     if chosen.min == chosen.max:
         return {"num_replicas": chosen.min}
-    # Ray's default target of 2 would add replicas before a batch is full.
     scaling = {"min_replicas": chosen.min, "max_replicas": chosen.max}
-    return {"autoscaling_config": {**scaling, "target_ongoing_requests": max(2, batch)}}
+    return {"autoscaling_config": {**scaling, "target_ongoing_requests": target}}
 
 
 def _check_names(names: list[str]) -> None:

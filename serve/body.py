@@ -2,33 +2,56 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+import base64
+import binascii
+from collections.abc import Mapping
 from dataclasses import dataclass
-from io import BytesIO
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, Protocol, cast
 
 import numpy as np
-import numpy.typing as npt
 
+from serve.arrays import Array, fit, numbers, read_json, read_npy
 from serve.messages import Call
+from serve.multipart import MULTIPART, Part, read_multipart
 from specs.errors import InputError
 from specs.faults import nearest
-from specs.manifest import Manifest
+from specs.schema import TensorSpec
 from specs.values import show_shape
 
-__all__ = ["Items", "read_items"]
-
-Array = npt.NDArray[Any]
+__all__ = ["Form", "Items", "Takes", "read_items"]
 
 NPY = "application/x-npy"
 JSON = "application/json"
-IMAGE = "image/*"
+TEXT = "text/plain"
+FILE = "file"
+"""The bytes of an image file, or of a text: one item."""
 _UNSAID = {"", "application/octet-stream", "application/x-www-form-urlencoded"}
 """Types that say nothing; the last one is what curl sends where nobody chose."""
 _NPY_MAGIC = b"\x93NUMPY"
 _IMAGE_RANKS = (2, 3)
 _UINT8_MAX = 255
+
+
+class Takes(Protocol):
+    """What a model takes; a ``Manifest`` says it, too."""
+
+    @property
+    def takes(self) -> str:
+        """``image``, ``text`` or ``tensors``."""
+        ...
+
+    @property
+    def inputs(self) -> Mapping[str, TensorSpec]:
+        """The graph's inputs, with the batch dimension."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a model takes, where there is no manifest at hand."""
+
+    takes: str
+    inputs: Mapping[str, TensorSpec]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,120 +63,130 @@ class Items:
     """Whether the request was a list of items, so that its answer is one, too."""
 
 
-def read_items(call: Call, manifest: Manifest) -> Items:
+def read_items(call: Call, form: Takes) -> Items:
     """Read the items that a request holds.
 
     Raises:
         InputError: ``unsupported_media_type``, ``empty_body``, ``bad_json``, ``bad_npy``,
-            ``wrong_shape``, ``wrong_dtype``, ``wrong_input`` or ``not_finite``.
+            ``bad_base64``, ``bad_multipart``, ``bad_text``, ``wrong_shape``, ``wrong_dtype``,
+            ``wrong_input`` or ``not_finite``.
     """
     if not call.body:
-        raise InputError("the body is empty", hint=_hint(manifest), code="empty_body")
-    kind = _kind(call, manifest)
-    if kind == IMAGE:
-        if manifest.takes != "image":
-            _unsupported(call.content_type, manifest)
-        return Items([call.body], batch=False)
-    value = _read_npy(call.body) if kind == NPY else _read_json(call.body)
-    return _image_arrays(value) if manifest.takes == "image" else _tensors(value, manifest)
+        raise InputError("the body is empty", hint=_hint(form), code="empty_body")
+    kind = _kind(call, form)
+    if kind == MULTIPART:
+        return _files(read_multipart(call.body, call.content_type), form)
+    if kind == FILE:
+        return Items([_file(call.body, call.content_type, form)], batch=False)
+    return _from_value(read_npy(call.body) if kind == NPY else read_json(call.body), form)
 
 
-def _kind(call: Call, manifest: Manifest) -> str:
+def _from_value(value: object, form: Takes) -> Items:
+    if form.takes == "text":
+        return _texts(value)
+    return _images(value) if form.takes == "image" else _tensors(value, form)
+
+
+def _kind(call: Call, form: Takes) -> str:
     said = call.content_type.partition(";")[0].strip().lower()
-    if call.body.startswith(_NPY_MAGIC):
+    if call.body.startswith(_NPY_MAGIC):  # no text begins so: it is not UTF-8
         return NPY
-    if said.startswith("image/"):
-        return IMAGE
-    if said in {JSON, NPY}:
+    if said.startswith("image/") or (said == TEXT and form.takes == "text"):
+        return FILE
+    if said in {JSON, NPY, MULTIPART}:
         return said
     if said not in _UNSAID:
-        _unsupported(said, manifest)
-    if call.body[:64].lstrip()[:1] in {b"[", b"{"}:
+        _unsupported(said, form)
+    if form.takes != "text" and call.body[:64].lstrip()[:1] in {b"[", b"{"}:
         return JSON
-    return IMAGE
+    return FILE
 
 
-def _unsupported(said: str, manifest: Manifest) -> NoReturn:
+def _file(content: bytes, said: str, form: Takes) -> bytes | str:
+    """One item that is a file: a picture's bytes, or a text."""
+    if form.takes == "image":
+        return content
+    if form.takes != "text" or said.startswith("image/"):
+        _unsupported(said, form)
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"the text is not UTF-8: {error}", code="bad_text") from error
+
+
+def _files(parts: list[Part], form: Takes) -> Items:
+    """Every part of a form is an item, whatever its field is called."""
+    return Items([_file(part.content, part.content_type, form) for part in parts], batch=True)
+
+
+def _unsupported(said: str, form: Takes) -> NoReturn:
     message = f"'{said or 'no content type'}' is not what this model takes"
-    raise InputError(message, hint=_hint(manifest), code="unsupported_media_type")
+    raise InputError(message, hint=_hint(form), code="unsupported_media_type")
 
 
-def _hint(manifest: Manifest) -> str:
-    image = "the bytes of an image (Content-Type: image/png), or " if _takes_image(manifest) else ""
-    inputs = ", ".join(f"{name} {show_shape(t.shape[1:])}" for name, t in manifest.inputs.items())
-    what = "pixels [height, width, 3]" if _takes_image(manifest) else inputs
+def _hint(form: Takes) -> str:
+    if form.takes == "text":
+        return f"send a text ({TEXT}), or one or several as JSON strings ({JSON})"
+    image = "the bytes of an image (Content-Type: image/png), or " if form.takes == "image" else ""
+    inputs = ", ".join(f"{name} {show_shape(t.shape[1:])}" for name, t in form.inputs.items())
+    what = "pixels [height, width, 3]" if form.takes == "image" else inputs
     return f"send {image}{what} as JSON lists ({JSON}) or as .npy ({NPY})"
 
 
-def _takes_image(manifest: Manifest) -> bool:
-    return manifest.takes == "image"
+# --- texts, and files in JSON
 
 
-# --- JSON and .npy
+def _texts(value: object) -> Items:
+    inner = _unwrap(value, "text")
+    if isinstance(inner, str):
+        return Items([inner], batch=False)
+    if isinstance(inner, list) and all(isinstance(v, str) for v in cast("list[object]", inner)):
+        return Items(cast("list[Any]", inner), batch=True)
+    hint = 'send "a text", or ["one", "another"]'
+    raise InputError("found something other than texts", hint=hint, code="wrong_dtype")
 
 
-def _read_json(body: bytes) -> object:
+def _encoded(value: object) -> Items | None:
+    """Image files in base64: a string or ``{"base64": ...}``, or a list of these; else None."""
+    one = _base64(value)
+    if one is not None:
+        return Items([_decoded(one)], batch=False)
+    if not isinstance(value, list) or not value:
+        return None
+    strings = [_base64(item) for item in cast("list[object]", value)]
+    if strings[0] is None:
+        return None
+    return Items([_decoded(string) for string in strings], batch=True)
+
+
+def _base64(value: object) -> str | None:
+    """The string in it; pictures in answers have the form ``{"format", ..., "base64"}``, too."""
+    inner = cast("dict[str, object]", value).get("base64") if isinstance(value, dict) else value
+    return inner if isinstance(inner, str) else None
+
+
+def _decoded(string: str | None) -> bytes:
+    """The bytes; a browser's ``data:image/png;base64,`` before them is dropped."""
+    if string is None:
+        raise InputError("a list holds images in base64 and others", code="wrong_dtype")
+    text = string.partition(",")[2] if string.startswith("data:") else string
     try:
-        value: object = json.loads(body, parse_constant=_no_constant)
-    except RecursionError:
-        raise InputError("the JSON is nested too deeply", code="bad_json") from None
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
-        raise InputError(f"the body is not JSON: {error}", code="bad_json") from error
-    return value
-
-
-def _no_constant(name: str) -> NoReturn:
-    hint = "every number must be finite"
-    raise InputError(f"{name} is not a number of JSON", hint=hint, code="not_finite")
-
-
-def _read_npy(body: bytes) -> Array:
-    """The array in a .npy file, without a copy.
-
-    ``np.load`` would reserve what the header claims before it reads; here the claim is compared
-    with the bytes that are there.
-    """
-    stream = BytesIO(body)
-    try:
-        shape, fortran, dtype = _npy_header(stream)
-    except Exception as error:  # numpy evaluates the header with the tokenizer, which raises much
-        raise InputError(f"the body is not a .npy file: {error}", code="bad_npy") from error
-    if dtype.hasobject or dtype.kind not in "biuf":
-        hint = "save numbers: bool, int, uint or float"
-        raise InputError(f"a .npy file of dtype {dtype} is not read", hint=hint, code="wrong_dtype")
-    count, start = _product(shape), stream.tell()
-    if count * dtype.itemsize != len(body) - start:
-        need = f"{count * dtype.itemsize} bytes for {show_shape(shape)} {dtype}"
-        message = f"the .npy header asks for {need}, and {len(body) - start} are there"
-        raise InputError(message, code="bad_npy")
-    flat = np.frombuffer(body, dtype, count, start)
-    return flat.reshape(shape, order="F" if fortran else "C")
-
-
-def _npy_header(stream: BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(stream)
-    if version == (2, 0):
-        return np.lib.format.read_array_header_2_0(stream)
-    raise ValueError(f"version {version} is not known")
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    if any(size < 0 for size in shape):
-        raise InputError(f"{show_shape(shape)} is no shape", code="bad_npy")
-    count = 1
-    for size in shape:  # Python's integers, which do not overflow
-        count *= size
-    return count
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        hint = "a string in place of pixels is an image file in base64"
+        raise InputError(f"this is no base64: {error}", hint=hint, code="bad_base64") from error
 
 
 # --- arrays -> items
 
 
-def _image_arrays(value: object) -> Items:
-    """Pictures as numbers: [height, width] or [height, width, 3], and rank 4 for a list."""
-    array = _as_pixels(_numbers(_unwrap(value, "image")))
+def _images(value: object) -> Items:
+    """Pictures as files in base64, or as numbers: rank 2 or 3 is one, rank 4 a list."""
+    inner = value if _base64(value) is not None else _unwrap(value, "image", "images")
+    encoded = _encoded(inner)
+    if encoded is not None:
+        return encoded
+    array = _as_pixels(numbers(inner))
     if array.ndim in _IMAGE_RANKS:
         return Items([array], batch=False)
     if array.ndim == max(_IMAGE_RANKS) + 1:
@@ -174,29 +207,29 @@ def _as_pixels(array: Array) -> Array:
     return array.astype(np.uint8)
 
 
-def _tensors(value: object, manifest: Manifest) -> Items:
+def _tensors(value: object, form: Takes) -> Items:
     """The model's inputs by name; the rank of each tells one item from several."""
-    given = _by_name(value, manifest)
-    arrays = {name: _as_dtype(name, _numbers(v), manifest) for name, v in given.items()}
-    extra = {name: a.ndim - len(manifest.inputs[name].shape) + 1 for name, a in arrays.items()}
+    given = _by_name(value, form)
+    arrays = {name: fit(name, numbers(v), form.inputs[name].dtype) for name, v in given.items()}
+    extra = {name: a.ndim - len(form.inputs[name].shape) + 1 for name, a in arrays.items()}
     if set(extra.values()) == {0}:
-        return Items([_item(arrays, manifest)], batch=False)
+        return Items([_item(arrays, form)], batch=False)
     sizes = {len(array) for array in arrays.values() if array.ndim}
     if set(extra.values()) != {1} or len(sizes) != 1:
-        _wrong_ranks(arrays, manifest)
+        _wrong_ranks(arrays, form)
     count = sizes.pop()
     return Items(
-        [_item({n: a[i] for n, a in arrays.items()}, manifest) for i in range(count)], batch=True
+        [_item({n: a[i] for n, a in arrays.items()}, form) for i in range(count)], batch=True
     )
 
 
-def _item(arrays: dict[str, Array], manifest: Manifest) -> Any:  # noqa: ANN401 - an item is either
+def _item(arrays: dict[str, Array], form: Takes) -> Any:  # noqa: ANN401 - an item is either
     """A model of one input takes the array itself."""
-    return arrays if len(manifest.inputs) > 1 else next(iter(arrays.values()))
+    return arrays if len(form.inputs) > 1 else next(iter(arrays.values()))
 
 
-def _by_name(value: object, manifest: Manifest) -> dict[str, object]:
-    names = list(manifest.inputs)
+def _by_name(value: object, form: Takes) -> dict[str, object]:
+    names = list(form.inputs)
     inner = value if "inputs" in names else _unwrap(value, "inputs")
     if not isinstance(inner, dict):
         if len(names) == 1:
@@ -214,56 +247,20 @@ def _by_name(value: object, manifest: Manifest) -> dict[str, object]:
     return given
 
 
-def _unwrap(value: object, key: str) -> object:
-    """``{"inputs": x}`` means x."""
+def _unwrap(value: object, *keys: str) -> object:
+    """``{"inputs": x}`` means x, and so do the other ``keys``."""
     if isinstance(value, dict):
         mapping = cast("dict[str, object]", value)
-        for name in (key, "inputs"):
+        for name in (*keys, "inputs"):
             if list(mapping) == [name]:
                 return mapping[name]
         return mapping
     return value
 
 
-def _numbers(value: object) -> Array:
-    if isinstance(value, np.ndarray):
-        return cast("Array", value)
-    try:
-        array: Array = np.asarray(value)
-    except (ValueError, OverflowError) as error:
-        hint = "the lists on one level must be equally long"
-        raise InputError("the lists form no array", hint=hint, code="wrong_shape") from error
-    if array.dtype.kind not in "biuf":
-        hint = "send nested lists of numbers"
-        raise InputError("found something other than numbers", hint=hint, code="wrong_dtype")
-    return array
-
-
-_FITS: dict[str, Callable[[Array], bool]] = {
-    "b": lambda a: a.dtype.kind == "b",
-    "i": lambda a: a.dtype.kind in "iu",
-    "u": lambda a: a.dtype.kind in "iu",
-    "f": lambda a: a.dtype.kind in "iuf",
-}
-
-
-def _as_dtype(name: str, array: Array, manifest: Manifest) -> Array:
-    """The input's own dtype, since JSON's numbers have none; only rounding may be lost."""
-    wanted = np.dtype(manifest.inputs[name].dtype)
-    fits = _FITS[wanted.kind](array) or (array.size == 0)
-    if fits and wanted.kind in "iu" and array.size:
-        bounds = np.iinfo(wanted)
-        fits = bool(bounds.min <= int(array.min()) and int(array.max()) <= bounds.max)
-    if not fits:
-        message = f"input '{name}' is {wanted}, and these numbers do not fit it"
-        raise InputError(message, hint=f"found {array.dtype}", code="wrong_dtype")
-    with np.errstate(over="ignore"):  # what overflows is not finite, and refused as that
-        return array.astype(wanted, copy=False)
-
-
-def _wrong_ranks(arrays: dict[str, Array], manifest: Manifest) -> NoReturn:
+def _wrong_ranks(arrays: dict[str, Array], form: Takes) -> NoReturn:
     found = ", ".join(f"{name} {show_shape(a.shape)}" for name, a in arrays.items())
-    one = ", ".join(f"{n} {show_shape(manifest.inputs[n].shape[1:])}" for n in arrays)
-    several = ", ".join(f"{n} {show_shape(manifest.inputs[n].shape)}" for n in arrays)
+    one = ", ".join(f"{n} {show_shape(form.inputs[n].shape[1:])}" for n in arrays)
+    several = ", ".join(f"{n} {show_shape(form.inputs[n].shape)}" for n in arrays)
     message, hint = f"found {found}", f"one item is {one}; several are {several}"
     raise InputError(message, hint=hint, code="wrong_shape")

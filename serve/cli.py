@@ -23,6 +23,7 @@ __all__ = ["serve"]
     help="'local': a Ray of its own. 'auto' or HOST:PORT: join that cluster.",
 )
 @click.option("--haproxy/--no-haproxy", default=True, help="HTTP ingress; on where there is one.")
+@click.option("--unprotected", is_flag=True, help="Let other machines in without API keys.")
 @click.option("--dashboard/--no-dashboard", default=False, help="Ray's dashboard; off.")
 @click.option(
     "--try",

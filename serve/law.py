@@ -95,6 +95,12 @@ class Law:
         """Items that wait or run."""
         return self._waiting + self._running
 
+    def adjust(self, *, slo_s: float, max_batch: int, max_items: int | None) -> None:
+        """Go on with other limits; what waits keeps its deadlines, what was learned stays."""
+        self.slo_s, self.max_items = slo_s, max_items
+        self.forecast.limit(max_batch)
+        self._arrivals.window_s = WINDOW_SLOS * slo_s
+
     def ticket(
         self, now: float, *, key: Hashable = None, timeout_s: float | None = None, priority: int = 0
     ) -> Ticket:

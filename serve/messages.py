@@ -7,23 +7,46 @@ no exception has to.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from serve.batching import ClosedError, OverloadError
+from serve.batching import ClosedError, Done, OverloadError, StuckError
 from specs.errors import DeploycError, InputError
 
-__all__ = ["Call", "Reply", "error_reply", "failure", "json_reply"]
+__all__ = ["Call", "Reply", "error_reply", "failure", "json_reply", "server_timing", "wants_png"]
 
-_INPUT_STATUS = {"not_an_image": 415, "unsupported_media_type": 415, "too_large": 413}
+_INPUT_STATUS = {
+    "not_an_image": 415,
+    "unsupported_media_type": 415,
+    "too_large": 413,
+    "too_many_frames": 413,
+    "unknown_model": 404,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The body of one request, with the two headers that say what it is and what is wanted."""
+    """The body of one request, and what its headers say of it."""
 
     body: bytes
     content_type: str = ""
     accept: str = ""
+    timeout_s: float | None = None
+    """Seconds that the answer may take; None: the SLO."""
+    priority: int = 0
+    """The class; lower goes first."""
+    request_id: str = ""
+    """Stands in the log beside a failure, and in the answer."""
+    kind: Literal["predict", "infer"] = "predict"
+    """``infer``: in the notation of the Open Inference Protocol."""
+    tensors: bool = False
+    """The model's raw inputs and outputs, without pre- and post-processing."""
+    header_length: int | None = None
+    """Bytes of JSON before the binary tensors, where the body has some."""
+    traceparent: str = ""
+    """Names the client's span (W3C Trace Context)."""
+    tracestate: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +62,8 @@ class Reply:
 def json_reply(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Reply:
     """A JSON response; numbers that JSON does not have are an error."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return Reply(status, text.encode(), headers=headers or {})
+    # A message may quote what a client sent, and JSON can say half of a character.
+    return Reply(status, text.encode("utf-8", "replace"), headers=headers or {})
 
 
 def failure(
@@ -55,7 +79,7 @@ def error_reply(error: Exception) -> Reply:
     match error:
         case OverloadError():
             return _failure_of(error, 429, {"Retry-After": str(error.retry_after_s)})
-        case ClosedError():
+        case ClosedError() | StuckError():
             return _failure_of(error, 503, {"Retry-After": "1"})
         case InputError():
             return _failure_of(error, _INPUT_STATUS.get(error.code, 400))
@@ -66,3 +90,17 @@ def error_reply(error: Exception) -> Reply:
 
 def _failure_of(error: DeploycError, status: int, headers: dict[str, str] | None = None) -> Reply:
     return failure(status, error.code, error.message, error.hint, headers)
+
+
+def wants_png(accept: str) -> bool:
+    """Whether an ``Accept`` header names PNG pictures."""
+    wanted = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
+    return not wanted.isdisjoint({"image/png", "image/*"})
+
+
+def server_timing(pre_s: float, done: Sequence[Done[Any]], post_s: float) -> str:
+    """Server-Timing, in milliseconds; of several items, the slowest."""
+    queue, engine = max(d.queued_s for d in done), max(d.engine_s for d in done)
+    parts = {"pre": pre_s, "queue": queue, "engine": engine, "post": post_s}
+    times = ", ".join(f"{name};dur={seconds * 1e3:.3f}" for name, seconds in parts.items())
+    return f'{times}, batch;desc="{max(d.batch for d in done)}"'

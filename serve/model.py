@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-import numpy as np
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 from runtime.answers import encode_png, to_json
 from runtime.predictor import PassedOver
 from runtime.tensors import Tensors
-from serve.batching import Batcher, Done
+from serve.batching import Batcher, ClosedError, Done, hang_s
 from serve.body import Items, read_items
-from serve.messages import Call, Reply, error_reply, json_reply
+from serve.card import describe
+from serve.derive import Limits
+from serve.law import Law
+from serve.messages import Call, Reply, error_reply, json_reply, server_timing, wants_png
+from serve.stats import Observer, Stats
+from serve.tuning import Options, Tuning
+from serve.warmup import WarmUp, off_profile, read_cases, sample_of, warm_up
 from specs.errors import DeploycError, InputError
 from specs.manifest import Manifest, Variant
 
@@ -26,7 +33,14 @@ __all__ = ["Model", "Options", "PredictorLike"]
 
 _LOG = logging.getLogger("ray.serve")  # where a replica's log goes; the name alone, no import
 
+T = TypeVar("T")
+
 MAX_THREADS = 4
+GRAIN_S = 0.001
+"""What an event loop's timer can tell apart: epoll waits for whole milliseconds."""
+RECENT = 0.1
+"""Weight of the newest time in the moving mean of post-processing."""
+SERVER_ERROR = 500
 
 
 class PredictorLike(Protocol):
@@ -45,38 +59,84 @@ class PredictorLike(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """How a model is served, with nothing left open."""
+class _Budget:
+    """What a call may take; counted from its beginning, wherever it is by now."""
 
-    name: str
-    max_batch: int
-    max_items: int
-    """Items that wait or run at once."""
-    threads: int | None = None
-    """For pre- and post-processing; by default one per core of the replica's machine, at most 4."""
+    began: float
+    allowed_s: float
+
+
+_BUDGET: ContextVar[_Budget | None] = ContextVar("budget", default=None)
 
 
 class Model:
-    """Answers calls. Lives in one event loop; made in it or in a thread."""
+    """Answers calls. Lives in one event loop; made in it or in a thread.
 
-    def __init__(self, predictor: PredictorLike, options: Options) -> None:
+    Args:
+        predictor: the loaded variant.
+        options: how it is served.
+        folder: the artifact, for its profile and golden tensors; None: there are none.
+        clock: seconds, monotonic.
+        hang: seconds after which a batch counts as hung, by its expected time.
+
+    Raises:
+        ServeError: an option cannot be, or the profile says that the SLO is impossible.
+        ArtifactError: the profile cannot be read.
+    """
+
+    def __init__(
+        self,
+        predictor: PredictorLike,
+        options: Options,
+        folder: Path | None = None,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        hang: Callable[[float], float] = hang_s,
+    ) -> None:
         self.name = options.name
         self.limit = predictor.manifest.limits.bytes
+        self.counts = Stats()
         self._predictor = predictor
-        self._options = options
+        self._folder = folder
+        self._clock = clock
+        self._hang = hang
         self._state = "loading"
+        self._tuning = Tuning(predictor.manifest, predictor.variant, options, folder)
+        self._warm_up: WarmUp | None = None
+        self._batcher: Batcher[Tensors, Tensors] | None = None
+        self._preparing = 0
+        self._post_s = 0.0
         threads = options.threads or min(MAX_THREADS, os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(threads, f"{options.name}-items")
         self._engine = ThreadPoolExecutor(1, f"{options.name}-engine")
-        self._batcher = Batcher[Tensors, Tensors](
-            self._run, max_batch=options.max_batch, max_items=options.max_items, key=_shapes
-        )
+
+    @property
+    def limits(self) -> Limits:
+        """What it keeps to now, and where each figure comes from."""
+        return self._tuning.limits
+
+    @property
+    def manifest(self) -> Manifest:
+        """The artifact's."""
+        return self._predictor.manifest
 
     async def card(self) -> dict[str, Any]:
         """What ``GET /models`` says of this model."""
-        about = _describe(self._predictor.manifest, self._predictor.variant, self._options)
+        variant, tuning = self._predictor.variant, self._tuning
+        about = describe(self.manifest, variant, self.name, tuning)
         about["warnings"] += [str(each) for each in self._predictor.passed_over]
-        return {**about, "state": self._state}
+        if self._warm_up:
+            about["warm_up"] = self._warm_up.to_json(tuning.profile)
+            off = off_profile(self._warm_up.ms(), tuning.profile) if tuning.profile else []
+            about["warnings"] += map(str, off)
+        return {**about, "state": self.state}
+
+    @property
+    def state(self) -> str:
+        """``loading``, ``ready``, ``stuck`` or ``draining``."""
+        if self._state == "ready" and self._batcher and self._batcher.stuck:
+            return "stuck"
+        return self._state
 
     def variant_in_use(self) -> dict[str, str]:
         """Tags of the metric that says which variant answers, and which ones it stands in for."""
@@ -85,54 +145,225 @@ class Model:
         tags = {"model": self.name, "variant": variant.name, "passed_over": passed_over}
         return {**tags, "engine": variant.engine, "device": variant.device}
 
+    def observe(self, observer: Observer) -> None:
+        """Tell ``observer`` of all that is counted from now on."""
+        self.counts.observer = observer
+
+    def decisions(self) -> list[dict[str, Any]]:
+        """The last decisions of the batching law, the newest first (``serve.decisions``)."""
+        return self.counts.log.to_json()
+
+    def stats(self) -> dict[str, Any]:
+        """Counts since the replica started (``serve.stats.Stats.to_json``), and its present load.
+
+        Beside them ``waiting`` and ``load`` (items), and ``corrections``: by the batch size that a
+        bucket ends with, the factor that the curve's time is multiplied by.
+        """
+        found = self.counts.to_json()
+        law = self._batcher.law if self._batcher else None
+        found["waiting"], found["load"] = (law.waiting, law.load) if law else (0, 0)
+        found["corrections"] = _corrections(law) if law else {}
+        return found
+
+    def check_health(self) -> None:
+        """Raise StuckError where the engine hangs, so that Ray replaces the replica."""
+        if self._batcher:
+            self._batcher.check_engine()
+
     async def warm_up(self) -> None:
-        """Run zeros at the corners of the batch, so that the first request finds all in place."""
-        manifest = self._predictor.manifest
-        item, most = _zeros(manifest), self._options.max_batch
-        for size in sorted({1, min(manifest.batch.opt, most), most}):
-            outputs = await self._run([item] * size)
-            await self._in_pool(self._predictor.postprocess, outputs)
-        self._state = "ready"
+        """Run every bucket, compare with the golden outputs and the profile; then be ready.
+
+        Without a profile the times measured here are the curve.
+
+        Raises:
+            ParityError: this machine computes something else than what was built.
+            ServeError: an item alone takes longer than the SLO (``slo_impossible``).
+        """
+        variant = self._predictor.variant
+        golden = await self._in_pool(lambda: read_cases(self._folder, variant))
+        sample = sample_of(self.manifest, variant, golden)
+        warm = WarmUp(self._run, variant, self._clock)
+        await warm_up(warm, golden, sample, self._tuning)
+        law = self._tuning.law()
+        for size, seconds in warm.seconds():
+            if size <= law.forecast.max_batch:
+                law.forecast.learn(size, seconds)
+        clock, hang = self._clock, self._hang
+        self._batcher = Batcher(
+            self._run,
+            law,
+            key=_shapes,
+            clock=clock,
+            watcher=self.counts,
+            hang=hang,
+            grain_s=GRAIN_S,
+        )
+        self._warm_up, self._state = warm, "ready"
+
+    def reconfigure(self, config: object) -> None:
+        """Take other limits while running; what cannot be is logged and shown, and changes nothing.
+
+        Args:
+            config: Ray's ``user_config``: a mapping as ``serve.args.HotArgs`` says, or None.
+        """
+        if self._tuning.reconfigure(config) and self._batcher:
+            self._tuning.adjust(self._batcher.law)
 
     async def answer(self, call: Call) -> Reply:
         """The reply to one call; never raises but where the caller went away."""
+        allowed = self._tuning.slo_s if call.timeout_s is None else call.timeout_s
+        began = self._clock()
+        token = _BUDGET.set(_Budget(began, allowed))
         try:
-            return await self._answer(call)
-        except Exception as error:  # noqa: BLE001 - the boundary: every error has its reply
-            if not isinstance(error, DeploycError):
-                _LOG.exception("%s: a request failed", self.name)
-            return error_reply(error)
+            reply, outcome = await self._reply(call)
+        finally:
+            _BUDGET.reset(token)
+        took = self._clock() - began
+        self.counts.request(outcome, took, late=outcome == "ok" and took > allowed)
+        return reply
+
+    async def prepare(self, values: Sequence[Any]) -> list[Tensors]:
+        """Pre-process items, in the pool.
+
+        Args:
+            values: what ``Predictor.preprocess`` takes.
+
+        Raises:
+            InputError: an item is at fault, or there are none or too many.
+            OverloadError: the call's time is over, or too much is here.
+        """
+        return await self._prepare(lambda: self._preprocess(Items(list(values), len(values) > 1)))
+
+    async def compute(
+        self, items: list[Tensors], *, timeout_s: float | None = None, priority: int = 0
+    ) -> list[Done[Tensors]]:
+        """Queue items for the engine; their outputs, in order.
+
+        Args:
+            items: as ``prepare`` gives them.
+            timeout_s: seconds that the answer may take, counted from the beginning of the call
+                that this belongs to; by default the call's own, else the SLO.
+            priority: the class; lower goes first.
+
+        Raises:
+            OverloadError: an item cannot be answered in time.
+            ClosedError, StuckError: this replica cannot answer now.
+            Exception: what the engine raised for one of the items.
+        """
+        left = self._left_s(timeout_s)
+        done = await self._queue().submit(items, timeout_s=left, priority=priority)
+        self.counts.stage("queue", max(each.queued_s for each in done))
+        self.counts.stage("engine", max(each.engine_s for each in done))
+        return done
+
+    async def finish(self, outputs: Sequence[Tensors]) -> list[dict[str, Any]]:
+        """Post-process outputs, in the pool: one answer each."""
+        return await self._finish(lambda: self._predictor.postprocess(outputs))
 
     async def close(self) -> None:
         """Answer what was taken, then give the engine back."""
         self._state = "draining"
-        await self._batcher.close()
+        if self._batcher:
+            await self._batcher.close()
         self._pool.shutdown(wait=False)
-        await asyncio.get_running_loop().run_in_executor(self._engine, self._predictor.close)
+        if not (self._batcher and self._batcher.stuck):
+            await asyncio.get_running_loop().run_in_executor(self._engine, self._predictor.close)
         self._engine.shutdown(wait=False)
 
-    async def _answer(self, call: Call) -> Reply:
-        self._batcher.check()  # before any work is spent on it
-        began = time.perf_counter()
-        items, tensors = await self._in_pool(self._prepare, call)
-        prepared = time.perf_counter()
-        done = await self._batcher.submit(tensors)
-        computed = time.perf_counter()
-        reply = await self._in_pool(self._finish, call, items.batch, [d.output for d in done])
-        posted = time.perf_counter()
-        reply.headers["Server-Timing"] = _timing(prepared - began, done, posted - computed)
+    async def _reply(self, call: Call) -> tuple[Reply, str]:
+        """The reply, and the word that it is counted under."""
+        try:
+            reply = await (self._infer(call) if call.kind == "infer" else self._predict(call))
+        except Exception as error:  # noqa: BLE001 - the boundary: every error has its reply
+            reply = error_reply(error)
+            code = error.code if isinstance(error, DeploycError) else "internal"
+            if reply.status >= SERVER_ERROR:
+                self._log_failure(call, error, reply.status)
+            return reply, code if reply.status != SERVER_ERROR else "internal"
+        return reply, "ok" if reply.status < 400 else f"http_{reply.status}"  # noqa: PLR2004
+
+    async def _infer(self, call: Call) -> Reply:
+        from serve.oip import infer  # which imports this module
+
+        return await infer(self, call)
+
+    async def _predict(self, call: Call) -> Reply:
+        began = self._clock()
+        items, tensors = await self._prepare(lambda: self._read(call))
+        prepared = self._clock()
+        done = await self.compute(tensors, timeout_s=call.timeout_s, priority=call.priority)
+        computed = self._clock()
+        outputs = [each.output for each in done]
+        reply = await self._finish(lambda: self._write(call, items.batch, outputs))
+        posted = self._clock()
+        reply.headers["Server-Timing"] = server_timing(prepared - began, done, posted - computed)
         return reply
 
-    def _prepare(self, call: Call) -> tuple[Items, list[Tensors]]:
-        items = read_items(call, self._predictor.manifest)
+    def _log_failure(self, call: Call, error: Exception, status: int) -> None:
+        code = error.code if isinstance(error, DeploycError) else "internal"
+        about = {"event": "request_failed", "model": self.name, "status": status, "code": code}
+        line = json.dumps({**about, "request_id": call.request_id, "error": str(error)})
+        _LOG.error(line, exc_info=None if isinstance(error, DeploycError) else error)
+
+    def _queue(self) -> Batcher[Tensors, Tensors]:
+        if self._batcher is None:
+            hint = "wait until GET /readyz answers 200"
+            raise ClosedError("this replica is not warm yet", hint=hint, code="not_ready")
+        return self._batcher
+
+    async def _prepare(self, work: Callable[[], T]) -> T:
+        """``work`` in the pool, unless there is no room or no time for it."""
+        self._queue().check(self._preparing + 1)  # before any work is spent on it
+        budget = _BUDGET.get()
+        deadline = budget.began + budget.allowed_s if budget else None
+        began = self._clock()
+        self._preparing += 1
+        try:
+            done = await self._in_pool(self._in_time(work, deadline))
+        finally:
+            self._preparing -= 1
+        self.counts.stage("pre", self._clock() - began)
+        return done
+
+    def _in_time(self, work: Callable[[], T], deadline: float | None) -> Callable[[], T]:
+        """``work``, but not where the deadline passed while it waited for a thread."""
+
+        def run() -> T:
+            if deadline is not None and self._clock() > deadline:
+                raise self._queue().overload("the deadline passed before pre-processing began")
+            return work()
+
+        return run
+
+    async def _finish(self, work: Callable[[], T]) -> T:
+        began = self._clock()
+        done = await self._in_pool(work)
+        took = self._clock() - began
+        self._post_s += RECENT * (took - self._post_s)
+        self.counts.stage("post", took)
+        return done
+
+    def _left_s(self, timeout_s: float | None) -> float:
+        """Seconds for queue and engine: what was spent and what comes after is taken off."""
+        budget = _BUDGET.get()
+        spent = self._clock() - budget.began if budget else 0.0
+        usual = budget.allowed_s if budget else self._tuning.slo_s
+        return (usual if timeout_s is None else timeout_s) - spent - self._post_s
+
+    def _read(self, call: Call) -> tuple[Items, list[Tensors]]:
+        items = read_items(call, self.manifest)
+        return items, self._preprocess(items)
+
+    def _preprocess(self, items: Items) -> list[Tensors]:
         if not items.values:
             raise InputError("the list of items is empty", code="empty_body")
-        if len(items.values) > self._options.max_items:
-            message = f"{len(items.values)} items in one request; at most {self._options.max_items}"
+        most = self.limits.max_items.value
+        if len(items.values) > most:
+            message = f"{len(items.values)} items in one request; at most {most}"
             raise InputError(message, hint="send them in several requests", code="too_large")
-        return items, [self._preprocess(n, items) for n in range(len(items.values))]
+        return [self._preprocess_one(n, items) for n in range(len(items.values))]
 
-    def _preprocess(self, number: int, items: Items) -> Tensors:
+    def _preprocess_one(self, number: int, items: Items) -> Tensors:
         try:
             return self._predictor.preprocess(items.values[number])
         except InputError as error:
@@ -141,11 +372,11 @@ class Model:
             message = f"item {number}: {error.message}"
             raise InputError(message, hint=error.hint, code=error.code) from error
 
-    def _finish(self, call: Call, batch: bool, outputs: list[Tensors]) -> Reply:
+    def _write(self, call: Call, batch: bool, outputs: list[Tensors]) -> Reply:
         answers = self._predictor.postprocess(outputs)
         if batch:
             return json_reply({"model": self.name, "answers": [to_json(a) for a in answers]})
-        if "image" in answers[0] and _wants_png(call.accept):
+        if "image" in answers[0] and wants_png(call.accept):
             return Reply(200, encode_png(answers[0]["image"]), "image/png")
         return json_reply({"model": self.name, "answer": to_json(answers[0])})
 
@@ -153,54 +384,14 @@ class Model:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._engine, self._predictor.run, batch)
 
-    async def _in_pool(self, call: Any, *args: Any) -> Any:  # noqa: ANN401 - passes on what it gets
-        return await asyncio.get_running_loop().run_in_executor(self._pool, call, *args)
+    async def _in_pool(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
 
-def _describe(manifest: Manifest, variant: Variant, options: Options) -> dict[str, Any]:
-    """What there is to say of a model that is served, all but its state."""
-    return {
-        "name": options.name,
-        "description": manifest.description,
-        "takes": manifest.takes,
-        "answer": manifest.answer,
-        "inputs": {name: tensor.model_dump() for name, tensor in manifest.inputs.items()},
-        "outputs": {name: tensor.model_dump() for name, tensor in manifest.outputs.items()},
-        "batch": {"min": manifest.batch.min, "max": options.max_batch},
-        "limits": manifest.limits.model_dump(),
-        "variant": {
-            "name": variant.name,
-            "engine": variant.engine,
-            "device": variant.device,
-            "precision": variant.precision,
-        },
-        "warnings": list(manifest.warnings()),
-    }
+def _corrections(law: Law) -> dict[str, float]:
+    sizes = [size for size in law.forecast.curve.sizes if size <= law.forecast.max_batch]
+    return {str(size): round(law.forecast.ratio(size), 4) for size in sizes}
 
 
 def _shapes(tensors: Tensors) -> tuple[tuple[int, ...], ...]:
     return tuple(array.shape for array in tensors.values())
-
-
-def _zeros(manifest: Manifest) -> Tensors:
-    """One item of zeros; a dynamic axis has the size to be fast at."""
-    return {
-        name: np.zeros(
-            [dim if isinstance(dim, int) else manifest.axes[dim].opt for dim in tensor.shape[1:]],
-            tensor.dtype,
-        )
-        for name, tensor in manifest.inputs.items()
-    }
-
-
-def _wants_png(accept: str) -> bool:
-    wanted = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
-    return not wanted.isdisjoint({"image/png", "image/*"})
-
-
-def _timing(pre_s: float, done: list[Done[Tensors]], post_s: float) -> str:
-    """Server-Timing, in milliseconds; of several items, the slowest."""
-    queue, engine = max(d.queued_s for d in done), max(d.engine_s for d in done)
-    parts = {"pre": pre_s, "queue": queue, "engine": engine, "post": post_s}
-    times = ", ".join(f"{name};dur={seconds * 1e3:.3f}" for name, seconds in parts.items())
-    return f'{times}, batch;desc="{max(d.batch for d in done)}"'

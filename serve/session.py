@@ -22,6 +22,7 @@ import click
 from serve import config as serve_config
 from serve.environment import check_free, free_port, has_haproxy, ray_environment
 from serve.first import ask, curl, fetch_json
+from serve.guard import Keys, check_exposure
 from specs.errors import DeploycError, ServeError
 
 __all__ = ["ServeOptions", "main"]
@@ -43,6 +44,8 @@ class ServeOptions:
     port: int | None = None
     address: str = LOCAL
     haproxy: bool = True
+    unprotected: bool = False
+    """Whether others than this machine may use the models without a key."""
     dashboard: bool = False
     file: str | None = None
 
@@ -106,15 +109,21 @@ def _print(text: str) -> None:
 def _serve(options: ServeOptions, stop: _Stop) -> None:
     config = serve_config.read(Path(options.config))
     host, port = _address(options, *serve_config.http_address(config))
-    with ray_environment(haproxy=options.haproxy and has_haproxy()) as variables:
+    check_exposure(host, Keys.from_environment(), allowed=options.unprotected)
+    grpc_port = serve_config.grpc_port(config)
+    with ray_environment(haproxy=options.haproxy and has_haproxy(), host=host) as variables:
         if options.address == LOCAL:
             check_free(host, port)
+            if grpc_port:
+                check_free(host, grpc_port)
             os.environ.update({k: v for k, v in variables.items() if k not in os.environ})
             _tell_ingress(options)
         serve_config.check(config)
         data = serve_config.resolve(config)
         _build(data)
         data["http_options"] = {**(data.get("http_options") or {}), "host": host, "port": port}
+        if grpc_port:
+            _log(f"gRPC: {host}:{grpc_port}")
         _run(options, data, stop)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from specs.faults import Fault, nearest
 from specs.faults import Path as FieldPath
+from specs.flow import postprocess_start, walk
 from specs.ops import Op
 from specs.ops._labels import Labelled
 from specs.schema import Spec
@@ -41,7 +42,7 @@ def _named(spec: Spec) -> Iterator[tuple[FieldPath, str]]:
         yield ("export", "custom_translations"), file
     for stage, steps in (("preprocess", spec.preprocess), ("postprocess", spec.postprocess)):
         for index, step in enumerate(steps):
-            for path, file in _labels(step):
+            for path, file in (*_labels(step), *_files(step)):
                 yield (stage, index, *path), file
     if spec.verify.accuracy is not None:
         yield ("verify", "accuracy", "labels"), spec.verify.accuracy.labels
@@ -54,12 +55,18 @@ def _labels(step: Op) -> Iterator[tuple[FieldPath, str]]:
             yield (step.name, "labels", *([language] if language else [])), file
 
 
+def _files(step: Op) -> Iterator[tuple[FieldPath, str]]:
+    """What a step reads beside labels: a tokenizer, code."""
+    for option, file in step.files().items():
+        yield (step.name, option), file
+
+
 def _short_labels(spec: Spec, folder: Path) -> Iterator[Fault]:
     """Files with fewer or more names than there are classes: each would name the wrong ones."""
-    classes = next(iter(spec.outputs.values())).shape[-1]
-    for index, step in enumerate(spec.postprocess):
+    steps = walk(spec.postprocess, postprocess_start(spec))
+    for index, (step, value, _) in enumerate(steps):
         for path, file in _labels(step):
-            count = _lines(folder / file)
+            count, classes = _lines(folder / file), value.shape[-1]
             if count is not None and count != classes:
                 message = f"{file!r} has {count} lines, the output has {classes} classes"
                 yield Fault(("postprocess", index, *path), "labels_count", message, LINES_HINT)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from specs.schema import Spec
 
 __all__ = [
+    "answer_type",
     "carried",
     "check_postprocess",
     "check_preprocess",
@@ -37,6 +38,14 @@ def postprocess_start(spec: Spec) -> Value:
     if len(outputs) == 1:
         return next(iter(outputs.values()))
     return Value("tensors", fields=outputs)
+
+
+def answer_type(spec: Spec) -> Value:
+    """What the last step of ``postprocess`` gives, or the model where there is none."""
+    value = postprocess_start(spec)
+    for _, _, result in walk(spec.postprocess, value):
+        value = result
+    return value
 
 
 def carried(spec: Spec) -> tuple[str, ...]:
@@ -102,7 +111,10 @@ def check_postprocess(spec: Spec) -> Iterator[Fault]:
 
 
 def _check_carried(path: Path, name: str, spec: Spec) -> Iterator[Fault]:
-    if name == GEOMETRY:
+    if name == GEOMETRY and any(type(step).name == "five_crop" for step in spec.preprocess):
+        message = "coordinates cannot go back through five_crop: there are five places"
+        yield Fault(path, "no_geometry", message, "use center_crop")
+    elif name == GEOMETRY:
         if preprocess_start(spec).kind != "encoded":
             message = "there is no image that coordinates could go back to"
             yield Fault(path, "no_geometry", message, "start preprocess with - decode_image: RGB")
@@ -123,7 +135,7 @@ def _walk_faults(
             return None
         if step.starts and index:
             message = f"{type(step).name} takes a request's item as it comes"
-            yield Fault(path, "step_order", message, "make it the first step")
+            yield Fault((*path, type(step).name), "step_order", message, "make it the first step")
             return None
         try:
             value = step.before(steps[index + 1 :]).flow(value)

@@ -44,8 +44,11 @@ class Gate(Frozen):
     refused: tuple[str, ...] = ()
     """Items that the pre-processing refuses with a clear error, so that nothing was compared."""
     gaps: tuple[StepGap, ...]
+    exact: bool = True
+    """False where a step is not to give its reference's pixels (``decode_image: {scaled: true}``):
+    the chain is then measured, and held to no bound."""
     not_compared: tuple[str, ...] = ()
-    """Steps without a reference: the spec's own Python."""
+    """Steps that were not compared on their own."""
 
     @property
     def chain(self) -> StepGap | None:

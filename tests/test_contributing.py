@@ -30,8 +30,8 @@ def project(root: Path, tmp_path: Path) -> Path:
     ignore = shutil.ignore_patterns("__pycache__")
     for package in ("specs", "compiler", "runtime", "serve"):
         shutil.copytree(root / package, tmp_path / package, ignore=ignore)
-    (tmp_path / "tests").mkdir()
-    for name in ("tests/conftest.py", "pyproject.toml"):
+    for name in ("tests/conftest.py", "tests/specs/ops/conftest.py", "pyproject.toml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / name, tmp_path / name)
     return tmp_path
 

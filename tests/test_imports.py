@@ -34,7 +34,7 @@ def test_importing_these_loads_neither_torch_nor_onnx_nor_ray(code: str) -> None
 
 
 def test_serving_code_loads_neither_torch_nor_onnx() -> None:
-    code = "import serve.http, serve.batching, serve.config, serve.cli"
+    code = "import serve.http, serve.batching, serve.config, serve.cli, serve.simulate_cli"
     assert imported(code) == "[]"
     assert imported("import serve.app", ("torch", "onnx")) == "[]"
 

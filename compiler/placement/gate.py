@@ -155,6 +155,10 @@ def _judged(op: Op) -> bool:
     return type(op).reference is not Op.reference and not op.carried()
 
 
+def _compared(op: Op) -> bool:
+    return _judged(op) and op.exact
+
+
 def python_gate(reference: Reference) -> Gate:
     """Generated Python against the reference."""
     gaps = _Gaps()
@@ -202,13 +206,13 @@ def _each_step(reference: Reference, gaps: _Gaps, run: Callable[..., Any]) -> No
     """Every step on the very argument that its reference took."""
     for name, traced, _ in reference.before():
         for (op, value, x), wanted in _with_results(traced):
-            found = run(op, value, x, None, reference.home) if _judged(op) else None
+            found = run(op, value, x, None, reference.home) if _compared(op) else None
             if found is not None:  # some steps have no nodes
                 apart = pixels_apart(found, wanted, op.flow(value))
                 gaps.add("preprocess", type(op).name, name, apart)
     for name, traced, beside in reference.behind():
         for (op, value, x), wanted in _with_results(traced):
-            found = run(op, value, x, beside, reference.home) if _judged(op) else None
+            found = run(op, value, x, beside, reference.home) if _compared(op) else None
             if found is not None:
                 gaps.add("postprocess", type(op).name, name, answers_apart(found, wanted))
 
@@ -222,7 +226,7 @@ def _gate(
     execution: Execution, where: str, bound: float, reference: Reference, gaps: _Gaps
 ) -> Gate:
     spec = reference.spec
-    unjudged = [type(op).name for op in (*spec.preprocess, *spec.postprocess) if not _judged(op)]
+    unjudged = [type(op).name for op in (*spec.preprocess, *spec.postprocess) if not _compared(op)]
     return Gate(
         execution=execution,
         where=where,
@@ -230,5 +234,6 @@ def _gate(
         items=len(reference.items) - len(reference.refused) + len(reference.goldens),
         refused=tuple(f"{name}: {code}" for name, code in reference.refused.items()),
         gaps=gaps.gaps(),
+        exact=all(op.exact for op in spec.preprocess),
         not_compared=tuple(unjudged),
     )

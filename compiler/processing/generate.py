@@ -91,6 +91,15 @@ def limits_of(spec: Spec) -> dict[str, str]:
     return {name: f"{getattr(spec.limits, key):_}" for name, key in LIMITS.items()}
 
 
+def joined(steps: tuple[Op, ...]) -> tuple[Op, ...]:
+    """The steps, those that do better together joined (``Op.join``)."""
+    done: list[Op] = []
+    for step in steps:
+        together = done[-1].join(step) if done else None
+        done[-1:] = together or (*done[-1:], step)
+    return tuple(done)
+
+
 def generate(
     spec: Spec, labels: Mapping[str, Sequence[str]], in_graph: InGraph | None = None
 ) -> GeneratedProcessing:
@@ -137,7 +146,9 @@ class _Draft:
         first = self.in_graph.first if self.in_graph else len(self.spec.preprocess)
         track = GEOMETRY in carried(self.spec)
         lines = ["    x = data"]
-        steps = [(step.emit(value), to) for step, value, to in walk(self.spec.preprocess, start)]
+        python, fused = self.spec.preprocess[:first], self.spec.preprocess[first:]
+        python, first = joined(python), len(joined(python))
+        steps = [(step.emit(value), to) for step, value, to in walk((*python, *fused), start)]
         # Sizes that a step refuses are refused before the graph makes them.
         follow = track or any(emitted.geometry for emitted, _ in steps[first:])
         for number, (emitted, result) in enumerate(steps):
@@ -316,8 +327,8 @@ _HEAD = '''\
 # {digest}
 """From a request's item to the model's inputs, and from its outputs to the answer.
 
-The steps are at the end, in ``preprocess`` and ``postprocess``; the functions that they call
-stand before. Needs numpy and Pillow.
+The steps are at the end, in ``preprocess`` and ``postprocess``; the functions that they
+call stand before. Needs numpy and Pillow; is faster with simplejpeg and cykooz_resizer.
 """
 
 from __future__ import annotations'''

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 from specs.base import OneKey
@@ -37,6 +38,8 @@ class Emitted:
         geometry: where the step moves pixels: a Python expression of where they are afterwards,
             from ``{at}``, where they were (``specs.ops._geometry``). It may depend on sizes alone,
             never on pixels, since it is computed without them where the step is in the graph.
+            The first step's has ``{x}``, what it gave, and ``data``, what it took. It may raise
+            BadInput for a size that the step cannot take or would make.
         files: files of the spec's folder that the artifact takes along: name in the artifact, and
             path as the spec writes it.
     """
@@ -58,6 +61,8 @@ class Libraries(Protocol):
     """``torchvision.transforms.v2.functional``."""
     ops: Any
     """``torchvision.ops``."""
+    folder: Path
+    """The spec's folder, which the paths of its files lead from."""
 
 
 class Op(OneKey):
@@ -74,9 +79,31 @@ class Op(OneKey):
     packages: ClassVar[tuple[str, ...]] = ()
     """What the emitted code imports beside numpy, Pillow and the standard library."""
 
+    def before(self, following: tuple[Op, ...]) -> Op:
+        """The step as it is before others; most do not care what follows."""
+        del following
+        return self
+
+    def join(self, after: Op) -> tuple[Op, ...] | None:
+        """Steps that do in generated Python what this one and the next do, sooner.
+
+        Args:
+            after: the next step, or what an earlier join made of it.
+
+        Returns:
+            One step or two in the place of the two; None where nothing is gained.
+        """
+        del after
+        return None
+
     def flow(self, value: Value) -> Value:
         """The type of the result, or ``FlowError`` where ``value`` cannot be taken."""
         raise NotImplementedError
+
+    @property
+    def exact(self) -> bool:
+        """Whether the step is to give its reference's pixels; False for a speed-up by request."""
+        return True
 
     def emit(self, value: Value) -> Emitted:
         """The step's source for a ``value`` that ``flow`` accepted."""
@@ -107,6 +134,10 @@ class Op(OneKey):
             What the emitted expression gives, as numpy arrays.
         """
         raise NotImplementedError
+
+    def files(self) -> dict[str, str]:
+        """Files of the spec's folder that the step reads, labels aside, by option."""
+        return {name: value for name, value in self if name == "file" and isinstance(value, str)}
 
     def carried(self) -> tuple[str, ...]:
         """Names of what a post-processing step reads beside its value.

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from specs.values import Dim, FlowError, Value, show_shape
 
-__all__ = ["FLOATS", "need_classes", "need_float_tensor", "need_image", "need_values"]
+__all__ = [
+    "FLOATS",
+    "check_fill",
+    "need_classes",
+    "need_float_tensor",
+    "need_image",
+    "need_values",
+]
 
 FLOATS = ("float16", "float32", "float64")
 
@@ -23,9 +30,26 @@ def need_image(op: str, value: Value) -> tuple[Dim, Dim, int]:
     if value.layout != "HWC":
         message = f"{op} takes an image [height, width, channels], found layout {value.layout}"
         raise FlowError(message, f"put {op} before - layout: {value.layout}")
+    if len(value.shape) != 3:  # noqa: PLR2004 - height, width, channels
+        message = f"{op} takes one image, found {value.shape[0]} crops"
+        raise FlowError(message, f"put {op} before - five_crop")
     height, width, channels = value.shape
     assert isinstance(channels, int)  # noqa: S101 - decode_image fixes it, no op frees it
     return height, width, channels
+
+
+def check_fill(op: str, value: Value, fill: float | tuple[float, ...]) -> Value:
+    """``value`` with ``fill`` among its pixels: one number, or one for each channel."""
+    fills = fill if isinstance(fill, tuple) else (fill,)
+    if len(fills) not in (1, value.shape[-1]):
+        message = f"{op} has {len(fills)} fill values, the image has {value.shape[-1]} channels"
+        raise FlowError(message, f"give one value, or {value.shape[-1]}")
+    if value.dtype == "uint8" and not all(v % 1 == 0 and 0 <= v <= 255 for v in fills):  # noqa: PLR2004
+        message = f"{op} fills a uint8 image with {fill}"
+        raise FlowError(message, "use whole numbers from 0 to 255")
+    low = None if value.low is None else min(value.low, *fills)
+    high = None if value.high is None else max(value.high, *fills)
+    return value.but(low=low, high=high)
 
 
 def need_float_tensor(op: str, value: Value) -> None:
@@ -50,6 +74,7 @@ def need_classes(op: str, value: Value) -> Dim:
 def _before(op: str, value: Value) -> str:
     hints = {
         "encoded": "put - decode_image: RGB first",
+        "tensors": f"put - select: {{output: NAME}} before {op}",
         "classes": f"put {op} before the step that ranks the classes",
         "answer_image": f"put {op} before - to_image",
     }

@@ -15,15 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from specs.ops._fast import size_of
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from PIL import Image
 
 __all__ = ["cropped", "padded", "resized", "size_now", "whole_image"]
 
 
-def whole_image(x: NDArray[Any]) -> NDArray[Any]:
-    """Return where the pixels of a decoded image [height, width, channels] are: there."""
-    height, width = x.shape[:2]
+def whole_image(x: NDArray[Any] | Image.Image) -> NDArray[Any]:
+    """Return where a decoded image [height, width, channels] has its pixels: there."""
+    height, width = size_of(x)
     return np.array([1, 1, 0, 0, height, width, height, width], np.float64)
 
 
@@ -38,11 +41,19 @@ def resized(at: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     return np.concatenate([at[:2] * factor, at[2:4] * factor, at[4:6], size])
 
 
-def cropped(at: NDArray[Any], corner: tuple[int, int], size: tuple[int, int]) -> NDArray[Any]:
+def cropped(
+    at: NDArray[Any],
+    corner: tuple[int, int],
+    size: tuple[int, int],
+) -> NDArray[Any]:
     """Return where they are after a crop to ``size`` at (top, left)."""
     return np.concatenate([at[:2], at[2:4] - corner, at[4:6], size])
 
 
-def padded(at: NDArray[Any], corner: tuple[int, int], size: tuple[int, int]) -> NDArray[Any]:
-    """Return where they are after (top, left) rows and columns were put before, to ``size``."""
+def padded(
+    at: NDArray[Any],
+    corner: tuple[int, int],
+    size: tuple[int, int],
+) -> NDArray[Any]:
+    """Return where they are after (top, left) rows and columns were put before."""
     return np.concatenate([at[:2], at[2:4] + corner, at[4:6], size])

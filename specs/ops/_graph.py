@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -63,10 +63,20 @@ class Graph:
     Args:
         opset: the graph's version of the operators, 18 or more.
         prefix: what every name begins with, so that two graphs can be joined.
+        resize: how images are resized: as two products with exact weights, which every engine
+            computes, or by the operator Resize on uint8, which only some do right.
+        beside: names of the tensors that a post-processing step may read beside its value: the
+            model's inputs, by their names in the spec, where the graph has them.
+        whole_floats: keep uint8 images as float32 of whole numbers between the steps, for engines
+            that compute nothing in uint8 (TensorRT); who makes the graph casts where they enter
+            and leave it.
     """
 
     opset: int
     prefix: str
+    resize: Literal["product", "native"] = "product"
+    beside: Mapping[str, str] = field(default_factory=dict[str, str])
+    whole_floats: bool = False
     nodes: list[Node] = field(default_factory=list[Node])
     constants: dict[str, NDArray[Any]] = field(default_factory=dict[str, "NDArray[Any]"])
 
@@ -105,6 +115,11 @@ class Graph:
     def cast(self, x: str, dtype: str) -> str:
         """``x`` as another type (numpy's name)."""
         return self.add("Cast", x, to=ELEMENT_TYPES[dtype])
+
+    def pixels(self, x: str, dtype: str) -> str:
+        """Whole numbers as the ``dtype`` of an image (see ``whole_floats``)."""
+        floats = self.whole_floats and dtype == "uint8"
+        return self.cast(x, "float32" if floats else dtype)
 
     def size(self, x: str, axis: int) -> str:
         """The length of one axis of ``x``, as a vector [1] of int64."""

@@ -1,17 +1,29 @@
-"""Names of classes: the option that ``top_k`` and ``argmax`` share, and how they are read."""
+"""Names of classes: the option that several steps share, how they are read, and ranked entries."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 from pydantic import Field
 
 from specs.ops._base import Op
-from specs.values import Dim, FlowError
+from specs.values import Dim, FlowError, Value
 
-__all__ = ["Labelled", "Labels", "class_entry", "join_languages", "label_file", "read_labels"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "Labelled",
+    "Labels",
+    "class_entry",
+    "join_languages",
+    "label_file",
+    "ranked",
+    "read_labels",
+]
 
 Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}([_-][A-Za-z0-9]+)*$")]
 File = Annotated[str, Field(min_length=1)]
@@ -35,6 +47,16 @@ class Labelled(Op):
         if self.labels is not None and isinstance(classes, str):
             message = f"labels need a fixed number of classes, found '{classes}'"
             raise FlowError(message, "give the output's shape a size, or remove labels")
+
+    def with_labels(self, value: Value) -> Value:
+        """``value``, which tells the languages of the labels that come with it."""
+        languages = tuple(language for language in self.label_files() if language)
+        return value.but(labels=self.labels is not None, languages=languages)
+
+    @property
+    def label_names(self) -> str:
+        """The expression of the labels."""
+        return "LABELS" if self.labels else "None"
 
     def label_readers(self) -> tuple[Callable[..., Any], ...]:
         """The functions that ``label_constants`` calls."""
@@ -74,3 +96,16 @@ def join_languages(files: dict[str, str]) -> list[dict[str, str]]:
 def class_entry(index: int, labels: list[Any] | None) -> dict[str, Any]:
     """Return a class of an answer, with its label where there are any."""
     return {"index": index} | ({"label": labels[index]} if labels else {})
+
+
+def ranked(
+    values: NDArray[Any],
+    indices: NDArray[Any],
+    word: str,
+    labels: list[Any] | None,
+) -> list[Any]:
+    """Return one item's classes, best first: of equal ones the first, NaN last."""
+    return [
+        class_entry(int(indices[place]), labels) | {word: float(values[place])}
+        for place in np.lexsort((indices, -values))
+    ]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from specs.ops._base import Emitted, Op, Stage
+from specs.ops._base import Emitted, Fused, Graph, Libraries, Op, Stage, Symbols
 from specs.ops._checks import need_values
 from specs.values import Value
 
@@ -44,6 +44,37 @@ class Cast(Op):
     def emit(self, value: Value) -> Emitted:
         del value
         return Emitted(f'convert({{x}}, "{self.dtype}")', f"Convert to {self.dtype}.", (convert,))
+
+    def fuse(self, graph: Graph, x: Symbols, value: Value) -> Fused:
+        assert isinstance(x, str)  # noqa: S101 - `flow` takes one value
+        whole = not self.dtype.startswith("float") and self.dtype != "bool"
+        if not (whole and value.dtype.startswith("float")):
+            return Fused(graph.pixels(x, self.dtype))
+        wide = x if value.dtype == "float64" else graph.cast(x, "float32")
+        return Fused(self._nearest(graph, wide, "float64" if wide is x else "float32"))
+
+    def reference(self, x: Any, value: Value, lib: Libraries) -> Any:
+        torch = lib.torch
+        wanted, tensor = getattr(torch, self.dtype), torch.from_numpy(x)
+        if not tensor.is_floating_point() or wanted.is_floating_point or self.dtype == "bool":
+            return tensor.to(wanted).numpy()
+        low, high = _limits(self.dtype)
+        tensor = tensor.double().nan_to_num(nan=0.0)
+        inside = tensor.clamp(low, high).masked_fill(tensor >= high, 0).to(wanted)
+        return inside.masked_fill(tensor >= high, high).numpy()
+
+    def _nearest(self, graph: Graph, x: str, dtype: str) -> str:
+        """Floats as whole numbers; the largest one of a type need not be a float."""
+        low, high = _limits(self.dtype)
+        number = graph.add("Where", graph.add("IsNaN", x), graph.constant(0, dtype), x)
+        above = graph.add("GreaterOrEqual", number, graph.constant(high, dtype))
+        kept = graph.add("Where", above, graph.constant(0, dtype), number)
+        inside = graph.add("Max", kept, graph.constant(low, dtype))
+        if graph.whole_floats and self.dtype == "uint8":
+            floor = graph.add("Floor", inside)
+            return graph.add("Where", above, graph.constant(high, dtype), floor)
+        most = graph.constant(high, self.dtype)
+        return graph.add("Where", above, most, graph.cast(inside, self.dtype))
 
 
 def _limits(dtype: str) -> tuple[int, int]:

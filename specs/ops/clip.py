@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import builtins
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import model_validator
 
-from specs.ops._base import Emitted, Op, Stage
+from specs.ops._base import Emitted, Fused, Graph, Libraries, Op, Stage, Symbols
 from specs.ops._checks import FLOATS, need_values
 from specs.values import FlowError, Value
 
 __all__ = ["Clip"]
 
+NARROW = {"float16": "float32", "uint8": "int32", "int8": "int32", "int16": "int32"}
+"""Types that some engine has no Max and Min for, and one that holds all of their values."""
+
 
 class Clip(Op):
-    """Replace what is below ``min`` by ``min`` and what is above ``max`` by ``max``."""
+    """Replace what is below ``min`` by ``min`` and what is above ``max`` by ``max``.
+
+    NaN stays NaN, as in numpy and PyTorch; in the graph it is the engine's.
+    """
 
     name: ClassVar[str] = "clip"
     stages: ClassVar[frozenset[Stage]] = frozenset({"preprocess", "postprocess"})
@@ -43,10 +49,29 @@ class Clip(Op):
         )
 
     def emit(self, value: Value) -> Emitted:
-        number = float if value.dtype in FLOATS else int
-        low, high = (None if b is None else number(b) for b in (self.min, self.max))
+        low, high = self._bounds(value)
         comment = f"Keep every element within {low} and {high}."
         return Emitted(f"np.clip({{x}}, {low}, {high})", comment)
+
+    def fuse(self, graph: Graph, x: Symbols, value: Value) -> Fused:
+        assert isinstance(x, str)  # noqa: S101 - `flow` takes one tensor or image
+        narrow = NARROW.get(value.dtype)
+        wide = graph.cast(x, narrow) if narrow else x
+        # Clip with one bound makes the largest number of infinity on some engines.
+        for op, bound in zip(("Max", "Min"), self._bounds(value), strict=True):
+            if bound is not None:
+                limit = graph.constant(bound, narrow or value.dtype)
+                wide = graph.add(op, wide, limit)
+        return Fused(graph.cast(wide, value.dtype) if narrow else wide)
+
+    def reference(self, x: Any, value: Value, lib: Libraries) -> Any:
+        return lib.torch.from_numpy(x).clamp(*self._bounds(value)).numpy()
+
+    def _bounds(self, value: Value) -> tuple[float | None, float | None]:
+        """Both bounds as numbers of the elements' kind."""
+        number = float if value.dtype in FLOATS else int
+        low, high = (None if b is None else number(b) for b in (self.min, self.max))
+        return low, high
 
     def _check_integers(self, value: Value) -> None:
         limits = np.iinfo(value.dtype) if value.dtype != "bool" else None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from specs.ops._base import Emitted, Op, Stage
+from specs.ops._base import Emitted, Fused, Graph, Libraries, Op, Stage, Symbols
 from specs.values import Value
 
 __all__ = ["Identity"]
@@ -22,3 +22,9 @@ class Identity(Op):
     def emit(self, value: Value) -> Emitted:
         del value
         return Emitted("{x}", "Leave the value as it is.")
+
+    def fuse(self, graph: Graph, x: Symbols, value: Value) -> Fused:
+        return Fused(x)
+
+    def reference(self, x: Any, value: Value, lib: Libraries) -> Any:
+        return x

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from specs.ops._base import Emitted, Op, Stage
+from specs.ops._base import Emitted, Fused, Graph, Libraries, Op, Stage, Symbols
 from specs.ops._checks import need_float_tensor
 from specs.values import FlowError, Value, show_shape
 
@@ -17,7 +17,11 @@ __all__ = ["Softmax"]
 
 
 class Softmax(Op):
-    """Turn scores into probabilities; float16 is computed in float32."""
+    """Turn scores into probabilities; float16 is computed in float32.
+
+    A NaN or an infinite score makes every probability beside it NaN, as in PyTorch; minus infinity
+    alone is a probability of 0.
+    """
 
     name: ClassVar[str] = "softmax"
     shorthand: ClassVar[str] = "axis"
@@ -40,9 +44,20 @@ class Softmax(Op):
         comment = "Turn scores into probabilities."
         return Emitted(f"softmax({{x}}, {self.axis})", comment, (softmax,))
 
+    def fuse(self, graph: Graph, x: Symbols, value: Value) -> Fused:
+        assert isinstance(x, str)  # noqa: S101 - `flow` takes one tensor
+        wide = graph.cast(x, "float32") if value.dtype == "float16" else x
+        return Fused(graph.add("Softmax", wide, axis=self.axis))
+
+    def reference(self, x: Any, value: Value, lib: Libraries) -> Any:
+        tensor = lib.torch.from_numpy(x)
+        wide = tensor.float() if value.dtype == "float16" else tensor
+        return lib.torch.softmax(wide, self.axis).numpy()
+
 
 def softmax(x: NDArray[Any], axis: int) -> NDArray[Any]:
     """exp(x) / sum(exp(x)) along ``axis``, shifted so that nothing overflows."""
     x = x.astype(np.promote_types(x.dtype, np.float32))
-    powers = np.exp(x - x.max(axis=axis, keepdims=True))
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
+        powers = np.exp(x - x.max(axis=axis, keepdims=True))
     return powers / powers.sum(axis=axis, keepdims=True)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from specs.ops._base import Emitted, Op, Stage
+from specs.ops._base import Emitted, Fused, Graph, Libraries, Op, Stage, Symbols
+from specs.ops._checks import FLOATS
 from specs.values import FlowError, Value, show_shape
 
 if TYPE_CHECKING:
@@ -44,7 +45,9 @@ class ToImage(Op):
         if value.high is not None and 0 < value.high <= 1:
             message = f"to_image takes values from 0 to 255, found values up to {value.high:g}"
             raise FlowError(message, "put - scale: 255 before to_image")
-        return Value("answer_image", "uint8", value.shape, "HWC", "RGB", 0, 255)
+        batch, *sides = value.shape
+        height, width = sides[1:] if self.layout == "CHW" else sides[:2]
+        return Value("answer_image", "uint8", (batch, height, width, 3), "HWC", "RGB", 0, 255)
 
     def emit(self, value: Value) -> Emitted:
         del value
@@ -52,6 +55,26 @@ class ToImage(Op):
         function = images_first if self.layout == "CHW" else images_last
         call = f'{function.__name__}({{x}}, "{self.rounding}")'
         return Emitted(call, comment, (function,))
+
+    def fuse(self, graph: Graph, x: Symbols, value: Value) -> Fused:
+        assert isinstance(x, str)  # noqa: S101 - `flow` takes one tensor
+        dtype = "float64" if value.dtype == "float64" else "float32"
+        x = x if value.dtype == dtype else graph.cast(x, dtype)
+        if value.dtype in FLOATS:
+            x = graph.add("Where", graph.add("IsNaN", x), graph.constant(0, dtype), x)
+            x = graph.add("Round" if self.rounding == "nearest" else "Floor", x)
+        x = graph.add("Clip", x, graph.constant(0, dtype), graph.constant(255, dtype))
+        x = graph.add("Transpose", x, perm=(0, 2, 3, 1)) if self.layout == "CHW" else x
+        grey = value.shape[1 if self.layout == "CHW" else 3] == 1
+        x = graph.add("Concat", x, x, x, axis=3) if grey else x
+        return Fused(graph.cast(x, "uint8"))
+
+    def reference(self, x: Any, value: Value, lib: Libraries) -> Any:
+        pixels = lib.torch.from_numpy(x).double()
+        pixels = pixels.permute(0, 2, 3, 1) if self.layout == "CHW" else pixels
+        whole = pixels.round() if self.rounding == "nearest" else pixels.floor()
+        whole = whole.nan_to_num(0.0).clamp(0, 255).to(lib.torch.uint8)
+        return whole.expand(*whole.shape[:3], 3).numpy()
 
 
 def images_first(x: NDArray[Any], rounding: str) -> NDArray[Any]:

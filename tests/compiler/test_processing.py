@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,48 +23,21 @@ from compiler.processing.layout import statement
 from specs.errors import SpecError
 from specs.ops import OPS
 from specs.ops.decode_image import decode_image
-from specs.schema import Spec
+from tests.processing_specs import (
+    CLASSIFY,
+    MEAN,
+    PIXELS,
+    STD,
+    VARIANTS,
+    image_spec,
+    make_spec,
+    tensors_spec,
+)
 
 torch: Any = pytest.importorskip("torch")
 transforms: Any = pytest.importorskip("torchvision.transforms")
 
-MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-PIXELS = [{"resize": {"shorter_side": 64}}, {"center_crop": 56}]
-CLASSIFY = [
-    "decode_image",
-    *PIXELS,
-    {"normalize": {"scale": 255, "mean": MEAN, "std": STD}},
-    {"layout": "CHW"},
-]
-
-
-def make_spec(**changes: Any) -> Spec:
-    """A classifier's spec with some parts changed."""
-    raw: dict[str, Any] = {
-        "version": 1,
-        "name": "net",
-        "model": {"torchvision": "resnet18"},
-        "weights": {"random": {"seed": 0}},
-        "inputs": {"input": {"shape": ["batch", 3, 56, 56]}},
-        "outputs": {"output": {"shape": ["batch", 4]}},
-        "dynamic_axes": {"batch": {"min": 1, "opt": 2, "max": 4}},
-        "preprocess": CLASSIFY,
-        "postprocess": ["softmax", {"top_k": 2}],
-    }
-    return Spec.model_validate(raw | changes)
-
-
-def tensors_spec(**changes: Any) -> Spec:
-    """A spec without steps: tensors in, tensors out."""
-    inputs = {"ids": {"shape": ["batch", "n"], "dtype": "int32"}, "mask": {"shape": ["batch", "n"]}}
-    axes = {"batch": {"opt": 1, "max": 2}, "n": {"min": 2, "opt": 3, "max": 4}}
-    raw: dict[str, Any] = {
-        "inputs": inputs,
-        "dynamic_axes": axes,
-        "preprocess": [],
-        "postprocess": [],
-    }
-    return make_spec(**(raw | changes))
+SPECS = Path(__file__).parents[2] / "specs"
 
 
 def load(generated: GeneratedProcessing, folder: Path | None = None) -> ModuleType:
@@ -74,6 +46,10 @@ def load(generated: GeneratedProcessing, folder: Path | None = None) -> ModuleTy
     if folder:
         for name, text in generated.files.items():
             (folder / name).write_text(text, encoding="utf-8")
+        for name, path in generated.copies.items():
+            own = "def same(x):\n    return x\n"
+            content = own if path == "mine.py" else (SPECS / path).read_text(encoding="utf-8")
+            (folder / name).write_text(content, encoding="utf-8")
         module.__file__ = str(folder / "processing.py")
     exec(compile(generated.text, "processing.py", "exec"), vars(module))  # noqa: S102
     return module
@@ -234,18 +210,6 @@ def test_what_is_taken_and_answered_is_told() -> None:
         assert (generated.takes, generated.answer) == (takes, answer)
 
 
-def image_spec() -> Spec:
-    """Picture in, picture out, any size."""
-    side = {"min": 4, "opt": 8, "max": 16}
-    return make_spec(
-        inputs={"input": {"shape": ["batch", 3, "h", "w"]}},
-        outputs={"output": {"shape": ["batch", 3, "h2", "w2"]}},
-        dynamic_axes={"batch": {"opt": 1, "max": 2}, "h": side, "w": side},
-        preprocess=["decode_image", {"normalize": {"scale": 255}}, {"layout": "CHW"}],
-        postprocess=[{"clip": {"min": 0, "max": 1}}, {"scale": 255}, "to_image"],
-    )
-
-
 def test_a_picture_goes_through_unchanged() -> None:
     module = load(generate(image_spec(), {}))
     pixels = np.asarray(noise(7, 9))
@@ -344,41 +308,6 @@ def test_the_limits_are_the_specs() -> None:
     module = load(generate(make_spec(limits={"bytes": 5000, "pixels": 100}), {}))
     assert code_of(module, bytes(5001)) == "too_large"
     assert code_of(module, encode(noise(10, 11))) == "too_large"
-
-
-LONG = [0.123456789012345678] * 3
-VARIANTS: Mapping[str, tuple[Spec, Mapping[str, list[str]]]] = {
-    "classes": (make_spec(), {}),
-    "labels": (
-        make_spec(postprocess=["sigmoid", {"argmax": {"labels": {"en": "a", "zh": "b"}}}]),
-        {"en": ["a"] * 4, "zh": ["b"] * 4},
-    ),
-    "tensors": (tensors_spec(), {}),
-    "image": (image_spec(), {}),
-    "every op": (
-        make_spec(
-            preprocess=[
-                {"decode_image": "RGB"},
-                {"color_order": "BGR"},
-                {"resize": {"size": [50, 60], "antialias": False, "interpolation": "bicubic"}},
-                {"resize": {"size": [50, 60], "interpolation": "lanczos"}},
-                {"pad": {"left": 1, "top": 2, "right": 3, "bottom": 4, "fill": [10, 20, 30]}},
-                {"center_crop": [56, 56]},
-                {"normalize": {"scale": 255, "mean": LONG, "std": LONG}},
-                {"normalize": {"mean": [1.5, 2.5, 3.5], "std": 2}},
-                {"scale": {"factor": -1.2345678901234567e-101, "offset": -1.2345678901234567e-101}},
-                {"clip": {"min": -1.2345678901234567e-101, "max": 1.2345678901234567e-101}},
-                {"layout": "CHW"},
-                {"color_order": "RGB"},
-                {"cast": "float16"},
-                {"cast": "float32"},
-                "identity",
-            ],
-            postprocess=["identity"],
-        ),
-        {},
-    ),
-}
 
 
 def test_every_op_is_in_one_of_these_specs() -> None:

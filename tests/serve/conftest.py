@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +26,7 @@ from runtime.tensors import Tensors
 from specs.axes import AxisRange
 from specs.errors import InputError
 from specs.manifest import SCHEMA_VERSION, Graph, Manifest, Variant, WeightsOrigin
+from specs.profile import PROFILE_VERSION, Profile
 from specs.schema import Limits, Serving, TensorSpec
 
 START_S = 240
@@ -121,7 +123,53 @@ def make_manifest() -> ManifestMaker:
     return _manifest
 
 
+ProfileMaker = Callable[..., Profile]
+
+
+def _point(batch: int, p50_ms: float) -> dict[str, Any]:
+    return {
+        "batch": batch,
+        "form": "dynamic",
+        "samples": 100,
+        "warmup": 10,
+        "mean_ms": p50_ms,
+        "p50_ms": p50_ms,
+        "p95_ms": 1.2 * p50_ms,
+        "p99_ms": 1.5 * p50_ms,
+        "p50_ci": {"low": p50_ms, "high": p50_ms},
+        "p99_ci": {"low": 1.25 * p50_ms, "high": None},
+        "rate": 1000 * batch / p50_ms,
+        "load_seconds": 0.1,
+        "peak_memory_bytes": 1,
+    }
+
+
+def _profile(ms: dict[int, float], **changes: Any) -> Profile:
+    machine = {"cpu": "", "cores": 1, "threads": 1, "memory_bytes": 1, "os": "", "python": ""}
+    values: dict[str, Any] = {
+        "version": PROFILE_VERSION,
+        "variant": "fake-cpu-fp32",
+        "engine": "fake",
+        "device": "cpu",
+        "precision": "fp32",
+        "identity": "",
+        "machine": machine,
+        "measured_at": "",
+        "inputs": "",
+        "seconds": 1.0,
+        "points": [_point(batch, p50_ms) for batch, p50_ms in ms.items()],
+        "advice": {"form": "dynamic", "throughput": max(ms)},
+    }
+    return Profile.model_validate({**values, **changes})
+
+
 @pytest.fixture
+def make_profile() -> ProfileMaker:
+    """Makes a profile of these medians, milliseconds by batch size; keywords change its fields."""
+    return _profile
+
+
+@pytest.fixture(scope="session")
 def make_predictor() -> Callable[..., FakePredictor]:
     """Makes a predictor; ``delay_s`` is the engine's time, other keywords go to the manifest."""
 
@@ -178,12 +226,17 @@ Start = Callable[..., Run]
 def start_serving(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Generator[Start, None, None]:
-    """Starts `deployc serve` for applications (by name: their models) on any free port."""
+    """Starts `deployc serve` for applications (by name: their models) on any free port.
+
+    Keywords are further keys of deploy.yaml.
+    """
     runs: list[Run] = []
 
-    def run(apps: dict[str, list[dict[str, Any]]], *arguments: str) -> Run:
+    def run(
+        apps: dict[str, list[dict[str, Any]]], *arguments: str, **options: dict[str, Any]
+    ) -> Run:
         home = tmp_path_factory.mktemp("serve")
-        (home / "deploy.yaml").write_text(yaml.safe_dump(_config(apps)), "utf-8")
+        (home / "deploy.yaml").write_text(yaml.safe_dump({**_config(apps), **options}), "utf-8")
         mark, log = uuid.uuid4().hex, home / "log"
         clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
         process = subprocess.Popen(
@@ -206,11 +259,22 @@ def start_serving(
 
 
 @pytest.fixture(scope="session")
-def ray_url(start_serving: Start, digits_artifact: Path, linear_artifact: Path) -> str:
+def grpc_port() -> int:
+    """Where the Ray of all tests speaks gRPC."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def ray_url(
+    start_serving: Start, digits_artifact: Path, linear_artifact: Path, grpc_port: int
+) -> str:
     """One Ray for all tests: ``/one`` serves digits alone, ``/many`` digits and line."""
     digits = {"artifact": str(digits_artifact)}
     line = {"artifact": str(linear_artifact), "name": "line"}
-    run = start_serving({"one": [{**digits, "max_batch": 8}], "many": [digits, line]})
+    apps = {"one": [{**digits, "max_batch": 8}], "many": [digits, line]}
+    run = start_serving(apps, grpc_options={"port": grpc_port})
     return run.url().removesuffix("/one")
 
 

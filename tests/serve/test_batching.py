@@ -1,15 +1,23 @@
-"""The batcher, in an event loop of its own and without threads."""
+"""The batcher, in an event loop whose time jumps from timer to timer, and without threads.
+
+Its own clock stands still unless a test moves it, so that no batch is held for arrivals to come;
+where a test is about timers, it is the loop's.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import pickle
+import selectors
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
 
-from serve.batching import Batcher, ClosedError, OverloadError
+from serve.batching import Batcher, ClosedError, OverloadError, StuckError, hang_s
+from serve.decisions import DecisionLog
+from serve.law import Curve, Law
+from serve.stats import Stats
 
 
 class Engine:
@@ -28,11 +36,78 @@ class Engine:
         return [item * 10 for item in batch]
 
 
+class Clock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def law_of(
+    max_batch: int, max_items: int | None = None, *, slo_s: float = 60.0, alone_ms: float = 1.0
+) -> Law:
+    """L(1) = ``alone_ms``, and a tenth of it for each further item."""
+    ms = {1: alone_ms, max_batch: alone_ms * (0.9 + 0.1 * max_batch)}
+    curve = Curve(tuple(ms), tuple(ms.values()))
+    return Law(curve, slo_s=slo_s, max_items=max_items)
+
+
+def make(  # noqa: PLR0913 - each with its default
+    engine: Callable[[list[int]], Awaitable[Sequence[int]]],
+    *,
+    max_batch: int,
+    max_items: int | None = None,
+    slo_s: float = 60.0,
+    alone_ms: float = 1.0,
+    clock: Callable[[], float] | None = None,
+    **options: Any,
+) -> Batcher[int, int]:
+    """A batcher whose law expects little of the engine."""
+    law = law_of(max_batch, max_items, slo_s=slo_s, alone_ms=alone_ms)
+    return Batcher(engine, law, clock=clock or Clock(), **options)
+
+
+class Jumping(selectors.SelectSelector):
+    """Waits for no timer: the time jumps to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.now += timeout or 0.0
+        return super().select(0)
+
+
+class JumpingLoop(asyncio.SelectorEventLoop):
+    """An event loop in virtual time."""
+
+    def __init__(self) -> None:
+        self._jumping = Jumping()
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        return self._jumping.now
+
+
+def loop_time() -> float:
+    """The event loop's clock."""
+    return asyncio.get_running_loop().time()
+
+
 def run(scenario: Callable[[Engine], Awaitable[None]]) -> None:
     async def main() -> None:
-        await scenario(Engine())
+        await asyncio.wait_for(_started(scenario(Engine())), 1000)
 
-    asyncio.run(asyncio.wait_for(main(), 10))
+    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        runner.run(main())
+
+
+async def _started(scenario: Awaitable[None]) -> None:
+    await scenario
 
 
 async def settle() -> None:
@@ -46,7 +121,7 @@ async def outputs(batcher: Batcher[int, int], *items: int) -> list[int]:
 
 def test_an_item_comes_back_computed() -> None:
     async def scenario(engine: Engine) -> None:
-        batcher = Batcher(engine, max_batch=4, max_items=8)
+        batcher = make(engine, max_batch=4, max_items=8)
         assert await outputs(batcher, 3) == [30]
 
     run(scenario)
@@ -54,7 +129,7 @@ def test_an_item_comes_back_computed() -> None:
 
 def test_what_arrives_together_rides_together_without_waiting() -> None:
     async def scenario(engine: Engine) -> None:
-        batcher = Batcher(engine, max_batch=4, max_items=8)
+        batcher = make(engine, max_batch=4, max_items=8)
         results = await asyncio.gather(*(outputs(batcher, n) for n in range(3)))
         assert results == [[0], [10], [20]]
         assert engine.batches == [[0, 1, 2]]
@@ -64,7 +139,7 @@ def test_what_arrives_together_rides_together_without_waiting() -> None:
 
 def test_what_arrives_while_the_engine_is_busy_gathers_into_the_next_batch() -> None:
     async def scenario(engine: Engine) -> None:
-        batcher = Batcher(engine, max_batch=4, max_items=16)
+        batcher = make(engine, max_batch=4, max_items=16)
         engine.gate.clear()
         tasks = [asyncio.create_task(outputs(batcher, 1))]
         await settle()
@@ -81,7 +156,7 @@ def test_what_arrives_while_the_engine_is_busy_gathers_into_the_next_batch() -> 
 
 def test_one_call_may_be_larger_than_a_batch() -> None:
     async def scenario(engine: Engine) -> None:
-        batcher = Batcher(engine, max_batch=2, max_items=8)
+        batcher = make(engine, max_batch=2, max_items=8)
         assert await outputs(batcher, 1, 2, 3, 4, 5) == [10, 20, 30, 40, 50]
         assert [len(batch) for batch in engine.batches] == [2, 2, 1]
 
@@ -100,7 +175,7 @@ def test_the_engine_is_called_once_at_a_time() -> None:
             running -= 1
             return batch
 
-        batcher = Batcher(engine, max_batch=2, max_items=100)
+        batcher = make(engine, max_batch=2, max_items=100)
         await asyncio.gather(*(batcher.submit([n]) for n in range(20)))
         assert most == 1
 
@@ -111,7 +186,7 @@ def test_the_engine_is_called_once_at_a_time() -> None:
 @pytest.mark.parametrize("bad", [0, 3, 7])
 def test_a_bad_item_fails_alone(size: int, bad: int) -> None:
     async def scenario(engine: Engine) -> None:
-        batcher = Batcher(engine, max_batch=size, max_items=100)
+        batcher = make(engine, max_batch=size, max_items=100)
         items = [-1 if n == bad else n for n in range(8)]
         results = await asyncio.gather(
             *(outputs(batcher, n) for n in items), return_exceptions=True
@@ -127,7 +202,7 @@ def test_a_bad_item_fails_alone(size: int, bad: int) -> None:
 
 def test_a_call_fails_when_one_of_its_items_fails_and_others_do_not() -> None:
     async def scenario(engine: Engine) -> None:
-        batcher = Batcher(engine, max_batch=8, max_items=100)
+        batcher = make(engine, max_batch=8, max_items=100)
         bad, good = await asyncio.gather(
             outputs(batcher, 1, -2, 3), outputs(batcher, 4, 5), return_exceptions=True
         )
@@ -142,7 +217,7 @@ def test_an_engine_that_loses_an_output_is_an_error_for_everyone() -> None:
         async def engine(batch: list[int]) -> list[int]:
             return batch[1:]
 
-        batcher = Batcher(engine, max_batch=8, max_items=100)
+        batcher = make(engine, max_batch=8, max_items=100)
         with pytest.raises(Exception, match="0 outputs for 1 items"):
             await batcher.submit([1])
         assert batcher.load == 0
@@ -152,7 +227,7 @@ def test_an_engine_that_loses_an_output_is_an_error_for_everyone() -> None:
 
 def test_a_cancelled_call_leaves_the_queue_at_once() -> None:
     async def scenario(engine: Engine) -> None:
-        batcher = Batcher(engine, max_batch=4, max_items=8)
+        batcher = make(engine, max_batch=4, max_items=8)
         engine.gate.clear()
         first = asyncio.create_task(outputs(batcher, 1))
         await settle()
@@ -172,7 +247,7 @@ def test_a_cancelled_call_leaves_the_queue_at_once() -> None:
 
 def test_a_call_cancelled_while_it_runs_disturbs_nobody() -> None:
     async def scenario(engine: Engine) -> None:
-        batcher = Batcher(engine, max_batch=4, max_items=8)
+        batcher = make(engine, max_batch=4, max_items=8)
         engine.gate.clear()
         tasks = [asyncio.create_task(outputs(batcher, n)) for n in (1, 2)]
         await settle()
@@ -186,7 +261,7 @@ def test_a_call_cancelled_while_it_runs_disturbs_nobody() -> None:
 
 def test_beyond_the_bound_calls_are_refused_whole_and_the_others_are_answered() -> None:
     async def scenario(engine: Engine) -> None:
-        batcher = Batcher(engine, max_batch=2, max_items=3)
+        batcher = make(engine, max_batch=2, max_items=3)
         engine.gate.clear()
         tasks = [asyncio.create_task(outputs(batcher, n)) for n in (1, 2)]
         await settle()
@@ -201,32 +276,13 @@ def test_beyond_the_bound_calls_are_refused_whole_and_the_others_are_answered() 
     run(scenario)
 
 
-def test_retry_after_follows_the_measured_time_of_a_batch() -> None:
-    async def scenario(engine: Engine) -> None:
-        now = 0.0
-
-        async def slow(batch: list[int]) -> Sequence[int]:
-            nonlocal now
-            now += 5.0
-            return await engine(batch)
-
-        batcher = Batcher(slow, max_batch=1, max_items=2, clock=lambda: now)
-        await batcher.submit([1])
-        engine.gate.clear()
-        tasks = [asyncio.create_task(outputs(batcher, n)) for n in (2, 3)]
-        await settle()
-        with pytest.raises(OverloadError) as caught:
-            batcher.check()
-        assert caught.value.retry_after_s == 10
-        engine.gate.set()
-        await asyncio.gather(*tasks)
-
-    run(scenario)
+def _parity(number: int) -> int:
+    return number % 2
 
 
 def test_only_items_of_one_key_share_a_batch_and_order_holds_within_it() -> None:
     async def scenario(engine: Engine) -> None:
-        batcher = Batcher(engine, max_batch=8, max_items=100, key=lambda n: n % 2)
+        batcher = make(engine, max_batch=8, max_items=100, key=_parity)
         await asyncio.gather(*(outputs(batcher, n) for n in range(6)))
         assert engine.batches == [[0, 2, 4], [1, 3, 5]]
 
@@ -235,7 +291,7 @@ def test_only_items_of_one_key_share_a_batch_and_order_holds_within_it() -> None
 
 def test_closing_answers_what_was_taken_and_refuses_the_rest() -> None:
     async def scenario(engine: Engine) -> None:
-        batcher = Batcher(engine, max_batch=2, max_items=100)
+        batcher = make(engine, max_batch=2, max_items=100)
         engine.gate.clear()
         tasks = [asyncio.create_task(outputs(batcher, n)) for n in range(5)]
         await settle()
@@ -253,7 +309,7 @@ def test_closing_answers_what_was_taken_and_refuses_the_rest() -> None:
 
 def test_an_idle_batcher_closes_at_once() -> None:
     async def scenario(engine: Engine) -> None:
-        await Batcher[Any, Any](engine, max_batch=2, max_items=2).close()
+        await make(engine, max_batch=2, max_items=2).close()
 
     run(scenario)
 
@@ -267,7 +323,7 @@ def test_what_is_done_tells_its_times_and_its_batch() -> None:
             now += 0.25
             return await engine(batch)
 
-        batcher = Batcher(timed, max_batch=1, max_items=8, clock=lambda: now)
+        batcher = make(timed, max_batch=1, max_items=8, clock=lambda: now)
         first, second = await batcher.submit([1, 2])
         assert (first.queued_s, first.engine_s, first.batch) == (0.0, 0.25, 1)
         assert (second.queued_s, second.engine_s, second.batch) == (0.25, 0.25, 1)
@@ -276,6 +332,272 @@ def test_what_is_done_tells_its_times_and_its_batch() -> None:
 
 
 def test_an_overload_survives_the_trip_between_processes() -> None:
-    error = pickle.loads(pickle.dumps(OverloadError(9, 8, 3)))  # noqa: S301 - our own
+    error = pickle.loads(pickle.dumps(OverloadError("the bound is reached", 3)))  # noqa: S301 - our own
     assert isinstance(error, OverloadError)
     assert (error.retry_after_s, error.code) == (3, "overloaded")
+    assert "the bound is reached" in error.message
+
+
+def test_what_cannot_be_answered_in_time_is_refused_at_once_with_the_figures() -> None:
+    async def scenario(engine: Engine) -> None:
+        batcher = make(engine, max_batch=1, alone_ms=5_000.0)
+        engine.gate.clear()
+        first = asyncio.create_task(outputs(batcher, 1))
+        await settle()
+        with pytest.raises(OverloadError, match=r"take 10000.0 ms.* 7000.0 ms") as caught:
+            await batcher.submit([2], timeout_s=7.0)
+        assert caught.value.retry_after_s == 5
+        assert batcher.load == 1
+        engine.gate.set()
+        assert await first == [10]
+
+    run(scenario)
+
+
+def test_of_a_call_whose_second_item_is_turned_away_the_first_leaves_too() -> None:
+    async def scenario(engine: Engine) -> None:
+        batcher = make(engine, max_batch=4, slo_s=1.0, alone_ms=600.0)
+        engine.gate.clear()
+        busy = asyncio.create_task(outputs(batcher, 1))
+        await settle()
+        assert batcher.load == 1
+        with pytest.raises(OverloadError):
+            await batcher.submit([2, 3])
+        assert batcher.load == 1
+        engine.gate.set()
+        assert await busy == [10]
+        assert engine.batches == [[1]]
+
+    run(scenario)
+
+
+def test_the_bound_on_items_is_kept_within_a_call() -> None:
+    async def scenario(engine: Engine) -> None:
+        batcher = make(engine, max_batch=2, max_items=3)
+        with pytest.raises(OverloadError, match="0 items are waiting or running, and 3 are"):
+            await batcher.submit([1, 2, 3, 4])
+        assert batcher.load == 0
+
+    run(scenario)
+
+
+def test_the_earliest_deadline_goes_first() -> None:
+    async def scenario(engine: Engine) -> None:
+        batcher = make(engine, max_batch=1)
+        engine.gate.clear()
+        tasks = [asyncio.create_task(outputs(batcher, 1))]
+        await settle()
+        for item, timeout_s in ((2, 50.0), (3, 20.0), (4, 30.0)):
+            tasks.append(asyncio.create_task(_outputs_within(batcher, item, timeout_s)))
+            await settle()
+        engine.gate.set()
+        await asyncio.gather(*tasks)
+        assert engine.batches == [[1], [3], [4], [2]]
+
+    run(scenario)
+
+
+async def _outputs_within(batcher: Batcher[int, int], item: int, timeout_s: float) -> list[int]:
+    return [done.output for done in await batcher.submit([item], timeout_s=timeout_s)]
+
+
+def test_a_higher_class_goes_first_whatever_the_deadlines() -> None:
+    async def scenario(engine: Engine) -> None:
+        batcher = make(engine, max_batch=1)
+        engine.gate.clear()
+        tasks = [asyncio.create_task(batcher.submit([1]))]
+        await settle()
+        for item, priority, timeout_s in ((2, 1, 10.0), (3, 0, 40.0), (4, 2, 5.0), (5, 0, 30.0)):
+            call = batcher.submit([item], timeout_s=timeout_s, priority=priority)
+            tasks.append(asyncio.create_task(call))
+            await settle()
+        engine.gate.set()
+        await asyncio.gather(*tasks)
+        assert engine.batches == [[1], [5], [3], [2], [4]]
+
+    run(scenario)
+
+
+def test_what_expired_while_it_waited_is_refused_when_the_next_batch_is_cut() -> None:
+    async def scenario(engine: Engine) -> None:
+        clock = Clock()
+        batcher = make(engine, max_batch=1, clock=clock)
+        engine.gate.clear()
+        first = asyncio.create_task(outputs(batcher, 1))
+        await settle()
+        late = asyncio.create_task(_outputs_within(batcher, 2, 3.0))
+        in_time = asyncio.create_task(_outputs_within(batcher, 3, 9.0))
+        await settle()
+        clock.now = 4.0
+        engine.gate.set()
+        assert await first == [10]
+        with pytest.raises(OverloadError, match="less than the engine needs"):
+            await late
+        assert await in_time == [30]
+        assert engine.batches == [[1], [3]]
+
+    run(scenario)
+
+
+def test_while_a_batch_overruns_nobody_waits_past_the_deadline_to_be_told() -> None:
+    async def scenario(engine: Engine) -> None:
+        batcher = make(engine, max_batch=1, slo_s=0.05, clock=loop_time)
+        engine.gate.clear()
+        first = asyncio.create_task(outputs(batcher, 1))
+        await settle()
+        with pytest.raises(OverloadError):
+            await asyncio.wait_for(batcher.submit([2]), 5)
+        assert not first.done()
+        engine.gate.set()
+        assert await first == [10]
+
+    run(scenario)
+
+
+def test_a_batch_is_held_for_clients_that_always_come_back() -> None:
+    """Late binding alone would run one of four and three of four in turns."""
+
+    async def scenario(_: Engine) -> None:
+        sizes: list[int] = []
+
+        async def engine(batch: list[int]) -> list[int]:
+            sizes.append(len(batch))
+            await asyncio.sleep(0.02)
+            return batch
+
+        watcher = Stats()
+        law = law_of(8, alone_ms=20.0)
+        batcher = Batcher[int, int](engine, law, clock=loop_time, watcher=watcher)
+
+        async def client(number: int) -> None:
+            for _ in range(20):
+                await batcher.submit([number])
+
+        first = asyncio.create_task(client(0))
+        await asyncio.sleep(0.01)
+        await asyncio.gather(first, *(client(number) for number in (1, 2, 3)))
+        assert sizes[:2] == [1, 3]
+        assert sizes[-10:-3] == [4] * 7
+        assert "hold" in {each["type"] for each in watcher.log.to_json()}
+
+    run(scenario)
+
+
+def test_a_hold_too_short_for_a_timer_ends_in_time_or_when_an_item_comes() -> None:
+    async def scenario(engine: Engine) -> None:
+        clock = Clock()
+
+        def ticking() -> float:
+            clock.now += 1e-5
+            return clock.now
+
+        batcher: Any = make(engine, max_batch=4, clock=ticking, grain_s=0.001)
+        await batcher._hold(0.0009)
+        assert 0.0009 <= clock.now < 0.001
+        batcher._changed.set()
+        await batcher._hold(0.0009)
+        assert clock.now < 0.001
+        assert loop_time() == 0.0  # no timer had a part in it
+
+    run(scenario)
+
+
+async def _taking(
+    seconds: float, batcher: Batcher[int, int], engine: Engine, item: int = 1
+) -> None:
+    """One batch that takes so long."""
+    engine.gate.clear()
+    asyncio.get_running_loop().call_later(seconds, engine.gate.set)
+    await batcher.submit([item])
+
+
+def test_a_failed_batch_teaches_nothing_of_the_engines_speed() -> None:
+    async def scenario(engine: Engine) -> None:
+        batcher = make(engine, max_batch=1, clock=loop_time, alone_ms=1000.0)
+        for _ in range(12):
+            with pytest.raises(ValueError, match="cannot take"):
+                await _taking(0.5, batcher, engine, -1)
+        assert batcher.law.forecast.ratio(1) == 1.0
+        for _ in range(12):
+            await _taking(0.5, batcher, engine)
+        assert batcher.law.forecast.ratio(1) == pytest.approx(0.5)
+
+    run(scenario)
+
+
+def _soon(_: float) -> float:
+    return 0.05
+
+
+def test_whoever_waits_for_an_engine_that_hangs_is_told_and_it_may_come_back() -> None:
+    async def scenario(engine: Engine) -> None:
+        batcher = make(engine, max_batch=1, clock=loop_time, hang=_soon)
+        engine.gate.clear()
+        tasks = [asyncio.create_task(outputs(batcher, n)) for n in (1, 2, 3)]
+        for task in tasks:
+            with pytest.raises(StuckError, match="a batch has been running for"):
+                await asyncio.wait_for(task, 5)
+        with pytest.raises(StuckError):
+            batcher.check_engine()
+        with pytest.raises(StuckError):
+            await batcher.submit([4])
+        await asyncio.wait_for(batcher.close(), 5)  # does not wait for it
+        engine.gate.set()
+        await settle()
+        batcher.check_engine()
+        assert engine.batches == [[1]]
+        assert batcher.load == 0
+
+    run(scenario)
+
+
+def test_an_engine_counts_as_hung_after_ten_seconds_or_twenty_times_what_was_expected() -> None:
+    assert hang_s(0.01) == 10.0
+    assert hang_s(2.0) == 40.0
+
+
+def test_every_decision_can_be_explained() -> None:
+    async def scenario(engine: Engine) -> None:
+        clock = Clock()
+        watcher = Stats(DecisionLog(clock, wall=lambda: 1e9))
+        batcher = make(engine, max_batch=4, max_items=4, clock=clock, watcher=watcher)
+        clock.now = 1.5
+        await batcher.submit([1, 2])
+        engine.gate.clear()
+        busy = asyncio.create_task(batcher.submit([3]))
+        await settle()
+        late = asyncio.create_task(batcher.submit([4], timeout_s=2.0))
+        await settle()
+        clock.now = 5.5
+        engine.gate.set()
+        await asyncio.gather(busy, late, return_exceptions=True)
+        shed, second, first = watcher.log.to_json()
+        assert first["at"] == "2001-09-09T01:46:41.500000+00:00"
+        assert (first["type"], first["rule"], first["size"]) == ("cut", "all", 2)
+        assert first["why"].startswith("all 2 that waited; they take 1.1 ms")
+        assert second["size"] == 1
+        assert (shed["type"], shed["rule"], shed["waited_ms"]) == ("shed", "expired", 4000.0)
+        assert watcher.sheds == {"expired": 1}
+
+    run(scenario)
+
+
+def _broken(_: float) -> float:
+    return 1 / 0
+
+
+def test_a_fault_in_the_driver_fails_those_who_wait_and_not_those_who_come_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario(engine: Engine) -> None:
+        batcher = make(engine, max_batch=1)
+        with monkeypatch.context() as patched:
+            patched.setattr(batcher.law, "cut", _broken)
+            calls = [asyncio.create_task(outputs(batcher, n)) for n in (1, 2)]
+            for call in calls:
+                with pytest.raises(ZeroDivisionError):
+                    await asyncio.wait_for(call, 5)
+        assert batcher.load == 0
+        assert await outputs(batcher, 3) == [30]
+
+    run(scenario)

@@ -76,8 +76,15 @@ def test_all_misspelt_keys_are_told_at_once(tmp_path: Path) -> None:
     assert text.count("there is no key") >= 2
 
 
-def test_keys_that_are_the_user_s_own_are_not_judged(tmp_path: Path) -> None:
-    text = GOOD.replace("num_replicas: 2", "user_config: {anything: 1}")
+def test_the_user_config_of_a_model_is_judged_and_of_other_builders_not(tmp_path: Path) -> None:
+    text = GOOD.replace("num_replicas: 2", "user_config: {slo_ms: 50, max_items: 64}")
+    config.check(config.read(write(tmp_path, text)))
+    text = text.replace("slo_ms: 50", "slo: 50")
+    assert "deployments[0].user_config.slo" in problems(tmp_path, text)
+    assert "did you mean 'slo_ms'?" in problems(tmp_path, text)
+    text = text.replace("slo: 50", "slo_ms: -1")
+    assert "deployments[0].user_config.slo_ms" in problems(tmp_path, text)
+    text = text.replace("serve.app:build", "my.module:app").replace("artifact", "whatever")
     config.check(config.read(write(tmp_path, text)))
 
 

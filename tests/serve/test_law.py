@@ -184,6 +184,28 @@ def test_a_size_that_did_not_run_since_is_guessed_to_have_slowed_as_much() -> No
     assert forecast.ratio(8) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("scatter", [0.02, 0.1, 0.5])
+def test_where_times_scatter_a_size_that_does_not_run_is_not_guessed_away(scatter: float) -> None:
+    forecast, dice = Forecast(AFFINE), random.Random(3)
+    for _ in range(12):
+        forecast.learn(64, AFFINE.seconds(64))
+    for _ in range(5000):
+        forecast.learn(1, AFFINE.seconds(1) * dice.lognormvariate(0, scatter))
+    assert 0.4 < forecast.ratio(64) < 2.5
+    assert forecast.ratio(1) < 4
+
+
+def test_a_size_once_found_slow_is_tried_again_when_all_others_are_fast() -> None:
+    forecast = Forecast(AFFINE)
+    for size, factor, times in ((1, 1.0, 12), (64, 50.0, 12), (1, 1.0, 200)):
+        for _ in range(times):
+            forecast.learn(size, factor * AFFINE.seconds(size))
+    assert forecast.ratio(64) == pytest.approx(50.0)
+    for _ in range(100):
+        forecast.learn(1, AFFINE.seconds(1))
+    assert forecast.ratio(64) == pytest.approx(1.0)
+
+
 def test_failed_batches_teach_nothing_and_free_the_engine() -> None:
     batcher = law()
     for n in range(3):
@@ -448,6 +470,17 @@ def test_no_hold_makes_the_head_late(timeout_s: float, held: bool) -> None:
 
 
 # What a driver relies on.
+
+
+def test_other_limits_hold_from_the_next_decision_on() -> None:
+    batcher = law()
+    batcher.adjust(slo_s=0.1, max_batch=3, max_items=5)
+    (first, *_) = offer(batcher, 0.0, 5)
+    assert first.deadline == 0.1
+    refused = batcher.offer(0.0, batcher.ticket(0.0))
+    assert isinstance(refused, Shed)
+    assert refused.why.rule == "bound"
+    assert len(cut(batcher, 0.0).batch) == 3
 
 
 def test_a_cancelled_item_leaves_the_queue_at_once() -> None:

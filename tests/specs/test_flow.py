@@ -32,13 +32,13 @@ WRONG = [
     ({"postprocess": "[{top_k: 11}]"}, "postprocess[0].top_k", "step_order"),
     (
         {"preprocess": GOOD, "inputs": "{a: {shape: [batch, 3, 8, 8]}, b: {shape: [batch, 1]}}"},
-        "preprocess",
+        "preprocess[3]",
         "preprocess_inputs",
     ),
     (
         {"postprocess": "[softmax]", "outputs": "{a: {shape: [batch, 3]}, b: {shape: [batch, 1]}}"},
-        "postprocess",
-        "postprocess_outputs",
+        "postprocess[0].softmax",
+        "step_order",
     ),
 ]  # fmt: skip
 

@@ -66,7 +66,7 @@ SINGLE = [
     ({"preprocess": "[{resize: {interp: nearest}}]"}, 8, 24, "preprocess[0].resize.interp", "unknown_field", "'interp'", "did you mean 'interpolation'?"),
     ({"preprocess": "[{center_crop: big}]"}, 8, 28, "preprocess[0].center_crop", "wrong_type", "found 'big', expected a whole number or a list", ""),
     ({"preprocess": "[{center_crop: 0}]"}, 8, 28, "preprocess[0].center_crop", "out_of_range", "found 0, expected at least 1", ""),
-    ({"preprocess": "[resize]"}, 8, 14, "preprocess[0]", "invalid", "exactly one of shorter_side and size", ""),
+    ({"preprocess": "[resize]"}, 8, 14, "preprocess[0]", "invalid", "exactly one of shorter_side, longer_side, size and letterbox, found none", ""),
     ({"postprocess": "[{top_k: {labels: {EN!: x}}}]"}, 8, 33, "postprocess[0].top_k.labels['EN!']", "bad_name", "a language code", ""),
     ({"postprocess": "[{top_k: {labels: 3}}]"}, 8, 32, "postprocess[0].top_k.labels", "wrong_type", "found 3, expected text or a mapping", ""),
 ]  # fmt: skip

@@ -42,6 +42,20 @@ def run_step() -> RunStep:
     return run
 
 
+@pytest.fixture
+def follow() -> Callable[[Op, Value, Any], Any]:
+    """Where the pixels are after a step, from where they were (``specs.ops._geometry``)."""
+
+    def run(step: Op, value: Value, at: Any) -> Any:
+        emitted = step.emit(value)
+        if not emitted.geometry:
+            return at
+        names: dict[str, Any] = {function.__name__: function for function in emitted.functions}
+        return eval(emitted.geometry.replace("{at}", "at"), names | {"at": at})  # noqa: S307
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def libraries() -> Libraries:
     """What references are written in."""

@@ -50,3 +50,15 @@ def test_bytes_cannot_be_cast() -> None:
     with pytest.raises(FlowError) as caught:
         Cast(dtype="uint8").flow(Value("encoded"))
     assert "decode_image" in caught.value.hint
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("wanted", ["uint8", "int8", "int32", "int64", "bool", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_execution_gives_the_same(executions: RunStep, wanted: Any, dtype: str) -> None:
+    x = np.array([-1e30, -1.5, -0.5, 0, 2.9, 127.5, 255.5, 300, 3e9, 1e30, np.nan], dtype)
+    x = x if wanted != "float16" else x[1:7]
+    found = executions(Cast(dtype=wanted), Value("tensor", dtype, (11,)), x)
+    assert np.array_equal(found["python"], found["reference"])
+    assert np.array_equal(found["graph"], found["reference"])
+    assert found["graph"].dtype == found["python"].dtype == np.dtype(wanted)

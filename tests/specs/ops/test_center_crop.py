@@ -32,3 +32,25 @@ def test_one_number_means_a_square(image: Value) -> None:
 def test_it_stands_before_layout(image: Value) -> None:
     with pytest.raises(FlowError, match="found layout CHW"):
         CenterCrop(size=4).flow(image.but(layout="CHW", shape=(3, "height", "width")))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("shape", [(20, 20), (23, 8), (5, 40), (1, 1), (12, 13)])
+def test_every_execution_gives_the_same(
+    executions: RunStep, image: Value, shape: tuple[int, int], dtype: str
+) -> None:
+    x = np.random.default_rng(0).integers(1, 256, (*shape, 3)).astype(dtype)
+    found = executions(CenterCrop(size=(9, 8)), image.but(dtype=dtype), x)
+    assert np.array_equal(found["python"], found["reference"])
+    assert np.array_equal(found["graph"], found["reference"])
+    assert found["graph"].dtype == x.dtype
+
+
+@pytest.mark.parametrize("length", range(1, 16))
+def test_the_graph_rounds_half_a_pixel_to_even(
+    executions: RunStep, image: Value, length: int
+) -> None:
+    x = np.arange(length, dtype=np.uint8).reshape(1, length, 1) + 1
+    value = image.but(shape=("height", "width", 1))
+    found = executions(CenterCrop(size=(1, 8)), value, x)
+    assert np.array_equal(found["graph"], found["reference"])

@@ -49,3 +49,27 @@ def test_a_bound_that_the_elements_cannot_hold_is_refused(image: Value, bound: f
 def test_bounds_must_make_sense(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Clip(**options)
+
+
+@pytest.mark.parametrize("options", [{"min": -1.3}, {"max": 2.7}, {"min": -1.3, "max": 2.7}])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_every_execution_gives_the_same(
+    executions: RunStep, rng: np.random.Generator, options: dict[str, float], dtype: str
+) -> None:
+    x = rng.normal(0, 3, (3, 1, 5)).astype(dtype)
+    x[0, 0, :2] = [np.inf, -np.inf]
+    found = executions(Clip(**options), Value("tensor", dtype, ("batch", 1, 5)), x)
+    assert found["graph"].dtype == found["python"].dtype == dtype
+    assert (found["python"] == found["reference"]).all()
+    assert (found["graph"] == found["reference"]).all()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "int32", "int64"])
+def test_every_execution_gives_the_same_integers(
+    executions: RunStep, rng: np.random.Generator, dtype: str
+) -> None:
+    x = rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max, (3, 9), dtype)
+    found = executions(Clip(min=3, max=100), Value("tensor", dtype, ("batch", 9)), x)
+    for name in ("python", "graph"):
+        assert found[name].dtype == dtype, name
+        assert (found[name] == found["reference"]).all(), name

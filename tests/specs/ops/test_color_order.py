@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from specs.ops.color_order import ColorOrder
 from specs.values import FlowError, Value
@@ -27,7 +28,41 @@ def test_the_order_that_is_there_already_changes_nothing(run_step: RunStep, imag
     assert run_step(op, image, "same") == "same"
 
 
-@pytest.mark.parametrize("change", [{"color": "L"}, {"kind": "tensor"}])
-def test_only_images_in_colour_have_an_order(image: Value, change: dict[str, str]) -> None:
-    with pytest.raises(FlowError, match="color_order takes an"):
-        ColorOrder(to="BGR").flow(image.but(**change))
+@pytest.mark.parametrize("change", [{"color": ""}, {"kind": "tensor"}, {"dtype": "int64"}])
+def test_only_images_of_known_colours_have_an_order(image: Value, change: dict[str, str]) -> None:
+    with pytest.raises(FlowError, match="color_order takes"):
+        ColorOrder(to="GRAY").flow(image.but(**change))
+
+
+COLORS = ["RGB", "BGR", "L", "YCbCr"]
+
+
+@pytest.mark.parametrize("new", ["RGB", "BGR", "GRAY", "YCbCr"])
+@pytest.mark.parametrize("old", COLORS)
+def test_every_execution_gives_the_same(
+    executions: RunStep, rng: np.random.Generator, image: Value, old: Any, new: Any
+) -> None:
+    channels = 1 if old == "L" else 3
+    op = ColorOrder(to=new)
+    for layout, shape, dtype in (
+        ("HWC", (30, 41, channels), "uint8"),
+        ("CHW", (5, channels, 3, 4), "uint8"),
+        ("CHW", (channels, 3, 4), "float32"),
+    ):
+        x = rng.integers(0, 256, shape).astype(dtype)
+        value = image.but(color=old, layout=layout, shape=shape, dtype=dtype)
+        found = executions(op, value, x)
+        result = found["python"]
+        assert result.shape == found["graph"].shape == op.flow(value).shape
+        assert found["graph"].dtype == result.dtype == x.dtype
+        assert np.abs(result.astype(float) - found["reference"]).max() <= 1e-4 * (dtype != "uint8")
+        # Pillow sums YCbCr from rounded tables; all else is exact.
+        far = 1 if dtype == "uint8" and "YCbCr" in (old, new) else 1e-4
+        assert np.abs(found["graph"].astype(float) - found["reference"]).max() <= far
+
+
+def test_grey_is_pillows_in_the_graph_as_well(executions: RunStep, image: Value) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
+    found = executions(ColorOrder(to="GRAY"), image, x)
+    assert np.array_equal(found["graph"][..., 0], np.asarray(Image.fromarray(x).convert("L")))
+    assert ColorOrder(to="GRAY").flow(image).shape == ("height", "width", 1)

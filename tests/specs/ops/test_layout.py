@@ -30,3 +30,18 @@ def test_the_layout_that_is_there_already_changes_nothing(run_step: RunStep, ima
 def test_only_images_have_a_layout() -> None:
     with pytest.raises(FlowError, match="layout takes an image"):
         Layout(to="CHW").flow(Value("tensor", "float32", (3, 4, 4)))
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 3), (5, 2, 4, 3)])
+def test_every_execution_gives_the_same_with_crops_or_without(
+    executions: RunStep, image: Value, shape: tuple[int, ...]
+) -> None:
+    value, x = image.but(shape=shape), np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    for to in ("CHW", "HWC", "HWC"):
+        op = Layout.model_validate({"layout": to})
+        found = executions(op, value, x)
+        assert np.array_equal(found["python"], found["reference"])
+        assert np.array_equal(found["graph"], found["reference"])
+        value, x = op.flow(value), found["python"]
+        assert x.shape == value.shape
+    assert x.shape == shape

@@ -63,3 +63,22 @@ def test_forgetting_to_scale_or_scaling_twice_is_refused(image: Value) -> None:
 def test_a_deviation_of_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="greater than 0"):
         Normalize(std=0)
+
+
+@pytest.mark.parametrize(
+    ("layout", "shape"), [("HWC", (7, 5, 3)), ("CHW", (3, 7, 5)), ("CHW", (5, 3, 7, 4))]
+)
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_every_execution_gives_the_same(
+    executions: RunStep, image: Value, layout: Any, shape: tuple[int, ...], dtype: str
+) -> None:
+    x = np.random.default_rng(0).integers(0, 256, shape).astype(dtype)
+    value = image.but(layout=layout, shape=shape, dtype=dtype)
+    found = executions(Normalize(scale=255, mean=MEAN, std=STD), value, x)
+    assert np.array_equal(found["python"], found["reference"])
+    assert np.allclose(found["graph"], found["reference"], rtol=1e-6, atol=1e-6)
+
+
+def test_it_says_what_a_grey_level_is_worth(image: Value) -> None:
+    value = Normalize(scale=255, mean=MEAN, std=(0.5, 0.25, 1)).flow(image.but(step=1.0))
+    assert value.step == pytest.approx(4 / 255)

@@ -45,3 +45,40 @@ def test_a_fill_that_the_pixels_cannot_hold_is_refused(image: Value) -> None:
         Pad(all=1, fill=0.5).flow(image)
     with pytest.raises(FlowError, match="2 fill values, the image has 3 channels"):
         Pad(all=1, fill=(1, 2)).flow(image)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"all": 2},
+        {"left": 1, "top": 2, "right": 3, "fill": (1, 2, 3)},
+        {"to_multiple_of": 32},
+        {"all": 1, "to_multiple_of": 8, "fill": 7},
+        {"all": 3, "mode": "edge"},
+        {"all": 30, "mode": "reflect"},
+        {"to_multiple_of": 32, "mode": "reflect"},
+    ],
+    ids="-".join,
+)
+def test_every_execution_gives_the_same(
+    executions: RunStep, image: Value, options: dict[str, Any]
+) -> None:
+    op = Pad(**options)
+    for dtype, shape in (("uint8", (31, 17)), ("float32", (1, 5)), ("uint8", (32, 64))):
+        x = np.random.default_rng(0).integers(1, 256, (*shape, 3)).astype(dtype)
+        found = executions(op, image.but(dtype=dtype), x)
+        assert np.array_equal(found["python"], found["reference"])
+        assert np.array_equal(found["graph"], found["reference"])
+        assert found["graph"].dtype == found["python"].dtype == x.dtype
+
+
+def test_sides_become_multiples_below_and_on_the_right(run_step: RunStep, image: Value) -> None:
+    op = Pad(top=1, to_multiple_of=4)
+    result = run_step(op, image, np.ones((4, 8, 3), np.uint8))
+    assert result.shape == op.flow(image.but(shape=(4, 8, 3))).shape == (8, 8, 3)
+    assert result[:, 0, 0].tolist() == [0, 1, 1, 1, 1, 0, 0, 0]
+
+
+def test_a_fill_goes_with_one_colour_only() -> None:
+    with pytest.raises(ValueError, match="fill goes with mode: constant, found edge"):
+        Pad(all=1, mode="edge", fill=3)

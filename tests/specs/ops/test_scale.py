@@ -30,3 +30,12 @@ def test_a_bare_number_is_the_factor() -> None:
 def test_ranked_classes_cannot_be_scaled() -> None:
     with pytest.raises(FlowError, match="scale takes an image or a tensor"):
         Scale().flow(Value("classes"))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "int64"])
+def test_every_execution_gives_the_same(executions: RunStep, image: Value, dtype: str) -> None:
+    x = np.arange(24).reshape(2, 4, 3).astype(dtype)
+    found = executions(Scale(factor=0.1, offset=-1), image.but(dtype=dtype), x)
+    assert np.array_equal(found["python"], found["reference"])
+    assert np.allclose(found["graph"], found["reference"], rtol=1e-6, atol=1e-6)
+    assert Scale(factor=-0.5).flow(image.but(step=1.0)).step == 0.5

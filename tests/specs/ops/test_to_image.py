@@ -43,3 +43,35 @@ def test_grey_becomes_three_equal_channels(run_step: RunStep) -> None:
 def test_what_is_no_picture_is_refused(value: Value, message: str) -> None:
     with pytest.raises(FlowError, match=message):
         ToImage().flow(value)
+
+
+DTYPES = ["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rounding", ["nearest", "down"])
+@pytest.mark.parametrize(
+    ("layout", "shape"), [("CHW", (3, 3, 1, 7)), ("HWC", (1, 5, 1, 3)), ("CHW", (3, 1, 2, 2))]
+)
+def test_every_execution_gives_the_same(
+    executions: RunStep, dtype: str, rounding: Any, layout: Any, shape: tuple[int, ...]
+) -> None:
+    rng = np.random.default_rng(0)
+    numbers = rng.normal(120, 120, shape).clip(-128, 500)
+    numbers.flat[:2] = [0.5, 1.5]
+    x = numbers.clip(0, 100).astype(dtype) if dtype in ("int8", "uint8") else numbers.astype(dtype)
+    if dtype.startswith("float"):
+        x[-1].flat[:3] = [np.nan, np.inf, -np.inf]
+    op = ToImage(layout=layout, rounding=rounding)
+    found = executions(op, Value("tensor", dtype, ("batch", *shape[1:])), x)
+    for name in ("python", "graph"):
+        assert found[name].dtype == np.uint8, name
+        assert found[name].shape == found["reference"].shape, name
+        assert (found[name] == found["reference"]).all(), name
+
+
+@pytest.mark.parametrize(
+    ("layout", "shape"), [("CHW", ("batch", 1, "h", 5)), ("HWC", ("batch", "h", 5, 1))]
+)
+def test_the_result_tells_the_pictures_sides(layout: Any, shape: Any) -> None:
+    assert ToImage(layout=layout).flow(PLANES.but(shape=shape)).shape == ("batch", "h", 5, 3)

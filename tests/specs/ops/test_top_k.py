@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from specs.ops import Graph
 from specs.ops.clip import Clip
 from specs.ops.softmax import Softmax
-from specs.ops.top_k import TopK, top_k
+from specs.ops.top_k import TopK, name_best, top_k
 from specs.values import FlowError, Value
 
 torch: Any = pytest.importorskip("torch")
@@ -68,3 +69,42 @@ def test_labels_need_a_known_number_of_classes(logits: Value) -> None:
 def test_labels_are_a_file_or_files_by_language(labels: object) -> None:
     with pytest.raises(ValueError, match="labels"):
         TopK.model_validate({"top_k": {"labels": labels}})
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_every_execution_gives_the_same_also_where_classes_are_equal(
+    executions: RunStep, rng: np.random.Generator, dtype: str, batch: int
+) -> None:
+    x = rng.integers(-2, 2, (batch, 40)).astype(dtype)
+    x[0, 3:5] = [np.inf, -np.inf]
+    found = executions(TopK(k=12), Value("tensor", dtype, ("batch", 40)), x)
+    assert found["python"] == found["reference"] == found["graph"]
+
+
+def test_one_class_is_its_own_best(executions: RunStep) -> None:
+    value = Value("tensor", "float32", ("batch", 1), probability=True)
+    found = executions(TopK(k=1), value, np.array([[0.25], [1]], np.float32))
+    best = [[{"index": 0, "probability": 0.25}], [{"index": 0, "probability": 1.0}]]
+    assert found == {"python": best, "reference": best, "graph": best}
+
+
+def test_what_the_graph_ranked_is_put_in_order_once_more() -> None:
+    best = {"values": np.array([[2.0, 2.0, 1.0]]), "indices": np.array([[9, 4, 0]])}
+    assert [entry["index"] for entry in name_best(best, "score", None)[0]] == [4, 9, 0]
+
+
+@pytest.mark.parametrize(("classes", "k"), [("classes", 5), (5000, 3841)])
+def test_open_classes_and_more_than_an_engine_can_rank_stay_in_python(
+    logits: Value, classes: int | str, k: int
+) -> None:
+    assert TopK(k=k).fuse(Graph(18, ""), "x", logits.but(shape=("batch", classes))) is None
+
+
+def test_the_result_tells_how_many_entries_there_are_and_what_they_hold(logits: Value) -> None:
+    op = TopK.model_validate({"top_k": {"k": 3, "labels": {"en": "a.txt", "zh": "b.txt"}}})
+    value = op.flow(Softmax().flow(logits))
+    assert (value.shape, value.dtype, value.probability) == (("batch", 3), "float32", True)
+    assert (value.labels, value.languages, value.fewer) == (True, ("en", "zh"), False)
+    plain = TopK(k=3).flow(logits.but(shape=("batch", "classes")))
+    assert (plain.labels, plain.languages, plain.fewer) == (False, (), True)
