@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised when a reader of the version before could misread the manifest."""
 
 Answer = Literal["classes", "detections", "image", "tensors"]

@@ -34,7 +34,13 @@ NORMALIZE = {"normalize": {"scale": 255, "mean": MEAN, "std": STD}}
 CLASSIFY: list[Any] = ["decode_image", RESIZE, CROP, NORMALIZE, {"layout": "CHW"}]
 PIXELS: list[Any] = ["decode_image", RESIZE, CROP]
 DECODER, RESIZER = BOTH = ("simplejpeg", "cykooz_resizer")
+pytestmark = pytest.mark.usefixtures("fast_resize")
 IMAGE = Value("image", "uint8", ("height", "width", 3), "HWC", "RGB", low=0, high=255)
+
+
+@pytest.fixture
+def fast_resize() -> None:
+    """These tests use every library that is installed."""
 
 
 def make(steps: list[Any], shape: list[Any], dtype: str) -> Any:

@@ -13,6 +13,7 @@ from specs.errors import ArtifactError, InputError
 SOURCE = """\
 from pathlib import Path
 
+CARRIED = ()
 NAME = Path(__file__).with_name("labels.txt").read_text(encoding="utf-8")
 
 
