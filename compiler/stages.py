@@ -7,6 +7,7 @@ import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from compiler.reads import source_files
 from compiler.samples import calibration_files, read_item, read_items, sample_files
 from compiler.weights import FoundWeights, find_weights
 from runtime.golden import read_golden
-from runtime.processing import Processing, load_processing
+from runtime.processing import FAST, Processing, load_processing
 from runtime.tensors import Array, Tensors
 from specs.digests import file_sha256, text_sha256
 from specs.errors import SourceError
@@ -274,8 +275,15 @@ class Stages:
             "images": {name: file_sha256(path) for name, path in self.golden_images.items()},
             "samples": [file_sha256(path) for path in self.samples[:GATE_SAMPLES]],
             "golden": self.golden_sha,
-            "versions": versions(*TOOLS),
+            "versions": versions(*TOOLS, *(name.replace("_", "-") for name in FAST)),
         }
+
+    def _plain_processing(self) -> Processing | None:
+        """``processing.py`` as it runs where no faster library is; None where none is here."""
+        if not any(find_spec(name) for name in FAST):
+            return None
+        file = self.processing_stage.folder / PROCESSING
+        return load_processing(file, self.processing_sha, fast=False)
 
     @cached_property
     def gate_stage(self) -> StageResult:
@@ -305,6 +313,7 @@ class Stages:
                 items=self.gate_items(),
                 goldens=list(read_golden(self.golden)),
                 home=Home(self.processing_stage.folder, limits_of(self.spec)),
+                plain=self._plain_processing(),
                 lib=TorchLibraries(self.loaded.folder),
             )
         return self._reference_run

@@ -254,7 +254,7 @@ def _gate_table(manifest: Manifest) -> Table:
         for gap in gate.gaps:
             pixels = gap.stage == "preprocess"
             bound = f"{gate.bound:g} of 255" if pixels else "1 of its tolerance"
-            if gap.step == CHAIN and not gate.exact:
+            if gap.step.startswith(CHAIN) and not gate.exact:
                 bound = "none: scaled on request"
             step = "all of preprocess" if gap.step == CHAIN else gap.step
             table.add_row(where, step, f"{gap.worst:.2g}", bound, gap.item)

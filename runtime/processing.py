@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from specs.errors import ArtifactError, InputError
 
-__all__ = ["Processing", "Tensors", "load_processing"]
+__all__ = ["FAST", "Processing", "Tensors", "load_processing"]
 
+FAST = ("simplejpeg", "cykooz_resizer")
+"""What a generated file uses beside numpy and Pillow where it is installed: the same, sooner."""
 Tensors = dict[str, NDArray[Any]]
 
 
@@ -57,8 +59,10 @@ def _told(error: ValueError) -> InputError:
     return InputError(fault.message, hint=fault.hint, code=fault.code)
 
 
-def load_processing(path: Path, sha256: str) -> Processing:
+def load_processing(path: Path, sha256: str, *, fast: bool = True) -> Processing:
     """Load a generated file whose content is the one that ``sha256`` tells.
+
+    With ``fast`` off, libraries that it would use where they are installed are left alone.
 
     What was hashed is what runs: the text is read once, and neither a cached ``.pyc`` nor
     ``sys.path`` comes into it.
@@ -75,6 +79,8 @@ def load_processing(path: Path, sha256: str) -> Processing:
     module.__file__ = str(path)
     try:
         exec(compile(text, path, "exec"), vars(module))  # noqa: S102 - the artifact's own code, by hash
+        if not fast:
+            vars(module).setdefault("LIBRARIES", {}).update(dict.fromkeys(FAST))
         return Processing(module.preprocess, module.postprocess, module.BadInput, module.CARRIED)
     except ModuleNotFoundError as error:
         message = f"{path} needs the package {error.name}, which is not installed"

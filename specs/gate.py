@@ -6,10 +6,12 @@ from typing import Literal
 
 from specs.base import Frozen
 
-__all__ = ["CHAIN", "Execution", "Gate", "StepGap"]
+__all__ = ["CHAIN", "PLAIN_CHAIN", "Execution", "Gate", "StepGap"]
 
 CHAIN = "chain"
 """Name of all steps together in ``StepGap.step``."""
+PLAIN_CHAIN = "chain, numpy and Pillow alone"
+"""The same, where a faster library is installed, without it."""
 
 Execution = Literal["python", "graph"]
 

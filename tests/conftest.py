@@ -6,6 +6,7 @@ import csv
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,14 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path, No
         del os.environ["DEPLOYC_CACHE"]
     else:
         os.environ["DEPLOYC_CACHE"] = before
+
+
+@pytest.fixture(autouse=True)
+def pillows_resize(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests compare with Pillow pixel for pixel, unless they ask for ``fast_resize``."""
+    if "fast_resize" not in request.fixturenames:
+        monkeypatch.setitem(sys.modules, "cykooz_resizer", None)
+        monkeypatch.setattr("specs.ops._fast.LIBRARIES", {})
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from runtime.processing import Processing
 from runtime.tensors import Tensors, rows
 from specs.errors import InputError
 from specs.flow import carried, postprocess_start, preprocess_start, walk
-from specs.gate import CHAIN, Execution, Gate, StepGap
+from specs.gate import CHAIN, PLAIN_CHAIN, Execution, Gate, StepGap
 from specs.ops import GEOMETRY, Libraries, Op
 from specs.schema import Spec
 from specs.values import Value
@@ -81,6 +81,7 @@ class Reference:
         items: what goes through ``preprocess``; none where a request brings plain tensors.
         goldens: the golden tensors, whose outputs go through ``postprocess``.
         home: where the files lie that steps read.
+        plain: the same Python without the faster libraries, where any is installed.
     """
 
     spec: Spec
@@ -88,6 +89,7 @@ class Reference:
     items: Items
     goldens: Sequence[Golden]
     home: Home = field(default_factory=Home)
+    plain: Processing | None = None
     lib: Libraries = field(default_factory=TorchLibraries)
     refused: dict[str, str] = field(default_factory=dict[str, str])
     _traced: dict[str, Traced] = field(default_factory=dict[str, Traced])
@@ -167,6 +169,10 @@ def python_gate(reference: Reference) -> Gate:
         wanted = _by_input(traced, reference.spec)
         found = {key: tensors[key] for key in wanted}
         gaps.add("preprocess", CHAIN, name, pixels_apart(found, wanted, traced.value))
+        if reference.plain:
+            again = reference.plain.preprocess(reference.items[name])
+            apart = pixels_apart({key: again[key] for key in wanted}, wanted, traced.value)
+            gaps.add("preprocess", PLAIN_CHAIN, name, apart)
     return _gate("python", "", BOUND, reference, gaps)
 
 

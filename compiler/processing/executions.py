@@ -72,8 +72,8 @@ def run_python(
 
 def run_reference(op: Op, value: Value, x: Any, lib: Libraries) -> Any:  # noqa: ANN401 - as above
     """What the step's reference makes of ``x``."""
-    if isinstance(x, np.ndarray) and not x.flags.writeable:
-        x = x.copy()  # PyTorch warns of arrays that it could not write to
+    if isinstance(x, np.ndarray):
+        x = np.require(cast("NDArray[Any]", x), requirements="W")  # else PyTorch warns
     return op.reference(x, value, lib)
 
 

@@ -121,7 +121,7 @@ class Op(OneKey):
         del graph, x, value
         return None
 
-    def reference(self, x: Any, value: Value, lib: Libraries) -> Any:  # noqa: ANN401 - see below
+    def reference(self, x: Any, value: Value, lib: Libraries) -> Any:
         """The step as PyTorch, torchvision or Pillow do it, on the same kinds of arguments.
 
         Args:

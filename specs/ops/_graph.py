@@ -80,7 +80,7 @@ class Graph:
     nodes: list[Node] = field(default_factory=list[Node])
     constants: dict[str, NDArray[Any]] = field(default_factory=dict[str, "NDArray[Any]"])
 
-    def add(self, op: str, *inputs: str, outputs: int = 1, **attributes: Any) -> str:  # noqa: ANN401 - as ONNX has them
+    def add(self, op: str, *inputs: str, outputs: int = 1, **attributes: Any) -> str:
         """Add a node and return the name of its first output; ``""`` leaves an input out."""
         return self.add_many(op, inputs, outputs, **attributes)[0]
 
@@ -89,7 +89,7 @@ class Graph:
         op: str,
         inputs: Sequence[str],
         outputs: int,
-        **attributes: Any,  # noqa: ANN401 - as ONNX has them
+        **attributes: Any,
     ) -> tuple[str, ...]:
         """Add a node and return the names of all its outputs."""
         stem = f"{self.prefix}{len(self.nodes)}_{op}"

@@ -43,7 +43,9 @@ def _run(build_spec: Build, data: dict[str, Any]) -> set[str]:
     """The stages that were run, not taken from the cache."""
     reporter = Reporter(quiet=True)
     build_spec(data, reporter=reporter)
-    assert [step.name for step in reporter.steps] == STAGES
+    gated = bool(data.get("preprocess") or data.get("postprocess"))
+    shown = [name for name in (*STAGES[:4], "gate", *STAGES[4:]) if gated or name != "gate"]
+    assert [step.name for step in reporter.steps] == shown
     return {step.name for step in reporter.steps if not step.cached} - {"weights"}
 
 
@@ -115,7 +117,7 @@ EXPORTED = {"export", "reference", ENGINE, PARITY, AUDIT, *WRITE}
         (_batch, EXPORTED - {ENGINE} | {"processing", ENGINE}),
         (_samples, {"reference", PARITY, *WRITE}),
         (_tolerance, {"reference", PARITY, *WRITE}),
-        (_processing, {"processing", "reference", PARITY, *WRITE}),
+        (_processing, {"processing", "reference", "gate", PARITY, *WRITE}),
         (_threads, {ENGINE, PARITY, AUDIT, *WRITE}),
         (_description, WRITE),
     ],
