@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,13 +15,13 @@ from compiler.cache import StageResult
 from compiler.engines import EngineBuilder, Job
 from compiler.placement.compare import answers_apart
 from compiler.placement.fusing import IMAGE, OPSET, Fusion, fused_steps
-from compiler.placement.golden_images import photo
+from compiler.placement.proof import golden_of, picture_cases, time_items
 from compiler.processing import generate
 from compiler.processing import read_labels as read_class_names
 from compiler.publish import Files
 from compiler.stages import digest_of, graph_files, writer
 from runtime.engines import get_engine
-from runtime.golden import GOLDEN, Case, Golden, batch_of, read_golden
+from runtime.golden import GOLDEN, Case, batch_of, read_golden
 from runtime.predictor import Predictor
 from runtime.processing import Processing, load_processing
 from runtime.tensors import Tensors, unstack
@@ -43,19 +41,13 @@ PROCESSING_GRAPH = "processing_graph.py"
 """The processing of the variants whose graph does most of it."""
 FUSED, PRE = "fused.onnx", "pre.onnx"
 AUDIT = "audit.json"
-PICTURE = (375, 500)
-"""Height and width of pictures whose outputs become golden tensors of the variant, beside those of
-the size that the graph is to be fast at."""
 USUAL = ("photo.jpg", "odd.jpg", "sentence", "one word")
 """The items that stand for requests where answers and times are compared."""
-MOST = 16
-"""Largest batch of pictures that is tried: each is three quarters of a megabyte before decoding."""
 APART = 100.0
 """How far answers of the two placements may lie apart, in units of ``compare.answers_apart``: the
 same numbers, computed by an engine that optimised another graph."""
 FORM = 1e9
 """In a lower precision a rounding may fall otherwise, and only the answer's form is held."""
-ROUNDS = 7
 
 
 def why_not(build: VariantBuild) -> str:
@@ -258,10 +250,13 @@ class Placed:
         from compiler.parity import check_parity
 
         with self.predictor() as fused, self.build.predictor() as plain:
-            goldens = [_golden(fused, case) for case in self._cases()]
+            goldens = [golden_of(fused, case) for case in self._cases()]
             parity = check_parity(fused, goldens, self.build.tolerance, lambda _: "")
             apart = self._answers(fused, plain)
-            ms = {"python": _time(plain, self._items()), "graph": _time(fused, self._items())}
+            ms = {
+                "python": time_items(plain, self._items()),
+                "graph": time_items(fused, self._items()),
+            }
         write_golden(goldens, folder / GOLDEN)
         cases = [case.model_dump(mode="json") for case in parity]
         return {"parity": cases, "apart": apart, "ms": ms}
@@ -270,19 +265,7 @@ class Placed:
         """Pictures of two sizes; where the graph takes tensors, the golden tensors themselves."""
         if self.fusion.pre is None:
             return [golden.case for golden in read_golden(self.build.stages.golden)]
-        batch = self.build.spec.batch
-        sizes = tuple(
-            sorted({batch.min, min(batch.opt, MOST), max(batch.min, min(batch.max, MOST))})
-        )
-        axes = self.fusion.axes
-        opt = tuple(axes[name].opt for name in ("image_height", "image_width") if name in axes)
-        sides = [opt, PICTURE] if opt else [self.fusion.image.shape[:2]]
-        return [self._pictures(int(height), int(width), sizes) for height, width in sides]
-
-    def _pictures(self, height: int, width: int, sizes: tuple[int, ...]) -> Case:
-        items = [self.processing.preprocess(photo(height, width, seed)) for seed in (1, 2, 3)]
-        images = np.stack([item[IMAGE] for item in items])
-        return Case(f"pictures {width}x{height}", {IMAGE: images}, sizes)
+        return picture_cases(self.fusion, self.processing)
 
     def _items(self) -> list[Any]:
         """What requests bring, for answers and times."""
@@ -408,25 +391,3 @@ class Placed:
 
     def _told(self) -> dict[str, Any]:
         return asdict(self.target) | {"quantize": None, "name": None, "placement": None}
-
-
-def _golden(predictor: Predictor, case: Case) -> Golden:
-    """The case with the outputs of its items, each computed at the smallest batch."""
-    size = case.batches[0]
-    count = len(next(iter(case.inputs.values())))
-    parts = [predictor.predict_batch(batch_of(case.inputs, size, start)) for start in range(count)]
-    outputs = {name: np.concatenate([part[name][:1] for part in parts]) for name in parts[0]}
-    return Golden(case, outputs)
-
-
-def _time(predictor: Predictor, items: list[Any]) -> float:
-    """Median milliseconds from a request's item to its answer, by items of a batch."""
-    count = max(1, min(predictor.manifest.batch.opt, MOST))
-    batch = (items * count)[:count]
-    predictor.predict(batch)
-    times: list[float] = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        predictor.predict(batch)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times) * 1e3 / count
