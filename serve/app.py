@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,8 +10,9 @@ from ray import serve
 from ray.serve import Application
 
 from runtime.artifact import choose_variant
-from serve.args import AppArgs, ModelArgs
+from serve.args import GATE, AppArgs, ModelArgs
 from serve.artifacts import check_digest, open_artifact
+from serve.canary import Pair, check_alike
 from serve.deployment import Gate, ModelIngress, ModelReplica, Settings
 from serve.derive import HEADROOM
 from serve.tuning import Options, Tuning
@@ -26,7 +27,6 @@ HEALTH_S = 2
 seconds after the watchdog found the engine hung, and not half a minute."""
 DRAIN_S = 60
 """How long a replica may take to answer what it holds before Ray ends it."""
-GATE = "ingress"
 
 Bound = tuple[ModelArgs, Manifest, Settings]
 
@@ -34,21 +34,57 @@ Bound = tuple[ModelArgs, Manifest, Settings]
 def build(args: dict[str, Any]) -> Application:
     """The Serve application for ``args`` (see ``serve.args.AppArgs``).
 
-    One model speaks HTTP itself; several are deployments of their own behind one that does.
+    One artifact speaks HTTP itself; several are deployments of their own behind one that does.
 
     Raises:
         ServeError: an argument is unknown or wrong, or an artifact is not the one asked for.
         ArtifactError: an artifact is missing.
     """
-    models = [_bind(model) for model in AppArgs.parse(args).models]
-    _check_names([settings.options.name for _, _, settings in models])
-    if len(models) == 1:
-        return _deploy(ModelIngress, *models[0])
-    limits = {settings.options.name: manifest.limits.bytes for _, manifest, settings in models}
-    handles = [_deploy(ModelReplica, *model) for model in models]
-    held = sum(_held(settings) for _, _, settings in models)
+    models = [_model(model) for model in AppArgs.parse(args).models]
+    listed = [each for model in models for each in model.deployments()]
+    if len(listed) == 1:
+        return _deploy(ModelIngress, *listed[0])
+    _check_names([GATE, *(name for name, _ in listed)])
+    found = dict(listed)
+    held = sum(_held(settings) for _, _, settings in found.values())
     gate = _deployment(Gate, GATE, held, ray_actor_options={"num_cpus": 0})
-    return gate.bind(limits, *handles)
+    limits = {model.name: model.first[1].limits.bytes for model in models}
+    pairs = {model.name: model.pair for model in models if model.pair}
+    handles = {name: _deploy(ModelReplica, name, bound) for name, bound in found.items()}
+    new = [handles[pair.deployment] for pair in pairs.values()]
+    return gate.bind(limits, pairs, *(handles[name] for name in limits), *new)
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """A model: one artifact, or two and how they share the requests."""
+
+    first: Bound
+    pair: Pair | None = None
+    second: Bound | None = None
+
+    @property
+    def name(self) -> str:
+        return self.first[2].options.name
+
+    def deployments(self) -> list[tuple[str, Bound]]:
+        """By name."""
+        found = [(self.name, self.first)]
+        return [*found, (self.pair.deployment, self.second)] if self.pair and self.second else found
+
+
+def _model(args: ModelArgs) -> _Model:
+    first = _bind(args)
+    other = args.other
+    if other is None:
+        return _Model(first)
+    name = first[2].options.name
+    changes = {"artifact": other.artifact, "digest": other.digest, "name": name}
+    changes |= {"variant": other.variant or args.variant, "canary": None, "shadow": None}
+    changes |= {"replicas": other.replicas or args.replicas}
+    second = _bind(args.model_copy(update=changes))
+    check_alike(name, first[1], second[1], other.gate)
+    return _Model(first, Pair.of(args, name, first[2].digest, second[2].digest), second)
 
 
 def _bind(args: ModelArgs) -> Bound:
@@ -75,15 +111,13 @@ def _options(args: ModelArgs, manifest: Manifest, folder: Path, variant: Variant
     return replace(asked, held=held, target=target)
 
 
-def _deploy(
-    kind: type[ModelReplica], args: ModelArgs, manifest: Manifest, settings: Settings
-) -> Any:  # noqa: ANN401 - an Application, which turns into a handle where it is bound
-    options = settings.options
+def _deploy(kind: type[ModelReplica], name: str, bound: Bound) -> Any:  # noqa: ANN401 - an Application, which turns into a handle where it is bound
+    args, manifest, settings = bound
     gpus = _gpus(args, manifest, settings)
     replicas = _replicas(args.replicas, manifest.serving.replicas, _target(settings))
     actor = {"num_cpus": args.cpus, "num_gpus": gpus}
     held = _held(settings)
-    deployment = _deployment(kind, options.name, held, ray_actor_options=actor, **replicas)
+    deployment = _deployment(kind, name, held, ray_actor_options=actor, **replicas)
     return deployment.bind(settings)
 
 

@@ -60,7 +60,7 @@ class SplitGate(Frozen):
     """Share of requests that may fail (429, or 5xx) beyond those that fail on the stable one;
     null: not judged."""
     max_latency_ratio: float | None = Field(default=1.5, ge=1, allow_inf_nan=False)
-    """``latency_quantile`` of the new one's times over that of the stable one's; null: not judged."""
+    """``latency_quantile`` of the new one's times over the stable one's; null: not judged."""
     latency_quantile: float = Field(default=0.9, ge=0.5, le=0.99)
     """Which quantile. Of fewer requests the median tells sooner."""
     parity: ParityGate | None = None

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from serve.course import Ride
 from serve.law import Cut, Decision, Hold, Idle, Law, Shed, Ticket
 from specs.errors import ServeError
 
@@ -91,6 +92,8 @@ class Done(Generic[Out]):
     engine_s: float
     batch: int
     """How many items rode in the same batch."""
+    ride: Ride | None = None
+    """That run of the engine."""
 
 
 @dataclass(eq=False, slots=True)
@@ -98,6 +101,7 @@ class _Waiting(Generic[In, Out]):
     item: In
     ticket: Ticket
     future: asyncio.Future[Done[Out]]
+    label: object
 
 
 def hang_s(expected_s: float) -> float:
@@ -142,8 +146,7 @@ class Batcher(Generic[In, Out]):
         self._changed = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._closed = False
-        self._stuck = ""
+        self._closed, self._stuck = False, ""
 
     @property
     def load(self) -> int:
@@ -166,8 +169,7 @@ class Batcher(Generic[In, Out]):
         if self._closed:
             raise ClosedError("this replica is shutting down", hint="try again in a second")
         self.check_engine()
-        bound = self.law.max_items
-        if bound is not None and self.load + items > bound:
+        if (bound := self.law.max_items) is not None and self.load + items > bound:
             why = f"{self.load} items are waiting or running, and {bound} are allowed"
             raise self.overload(why)
 
@@ -181,7 +183,12 @@ class Batcher(Generic[In, Out]):
         return _overload(why, self.law.retry_after_s(self._clock()))
 
     async def submit(
-        self, items: Sequence[In], *, timeout_s: float | None = None, priority: int = 0
+        self,
+        items: Sequence[In],
+        *,
+        timeout_s: float | None = None,
+        priority: int = 0,
+        label: object = None,
     ) -> list[Done[Out]]:
         """Compute ``items``; they may ride in different batches, with those of other callers.
 
@@ -189,6 +196,7 @@ class Batcher(Generic[In, Out]):
             items: what ``run`` takes.
             timeout_s: seconds that this may take; by default the law's SLO.
             priority: the class; lower goes first.
+            label: for ``Ride.labels``.
 
         Raises:
             OverloadError: one of them cannot be computed in time; the others are given up, too.
@@ -200,7 +208,7 @@ class Batcher(Generic[In, Out]):
         entries: list[_Waiting[In, Out]] = []
         try:
             for item in items:
-                entries.append(self._enter(item, timeout_s, priority))  # noqa: PERF401 - kept where one is shed
+                entries.append(self._enter(item, timeout_s, priority, label))  # noqa: PERF401 - kept where one is shed
             self._wake()
             return await _all([entry.future for entry in entries])
         finally:
@@ -212,16 +220,17 @@ class Batcher(Generic[In, Out]):
         while self._worker is not None and not self._worker.done() and not self._stuck:
             await asyncio.wait({self._worker}, timeout=TICK_MIN_S)
 
-    def _enter(self, item: In, timeout_s: float | None, priority: int) -> _Waiting[In, Out]:
-        now = self._clock()
-        key = self._key(item)
+    def _enter(
+        self, item: In, timeout_s: float | None, priority: int, label: object
+    ) -> _Waiting[In, Out]:
+        now, key = self._clock(), self._key(item)
         ticket = self.law.ticket(now, key=key, timeout_s=timeout_s, priority=priority)
         answer = self.law.offer(now, ticket)
         if isinstance(answer, Shed):
             self._tell(now, answer)
             raise _overload(str(answer.why), answer.retry_after_s)
         future: asyncio.Future[Done[Out]] = asyncio.get_running_loop().create_future()
-        entry = self._waiting[ticket] = _Waiting(item, ticket, future)
+        entry = self._waiting[ticket] = _Waiting(item, ticket, future, label)
         return entry
 
     def _leave(self, entries: list[_Waiting[In, Out]]) -> None:
@@ -258,8 +267,8 @@ class Batcher(Generic[In, Out]):
                     return  # the next item starts another worker
                 case Hold(until=until):
                     await self._hold(until - now)
-                case Cut(batch=batch):
-                    await self._batch(batch, now)
+                case Cut():
+                    await self._batch(decision, now)
 
     async def _hold(self, seconds: float) -> None:
         """Until the time is over or an item comes or leaves."""
@@ -268,25 +277,24 @@ class Batcher(Generic[In, Out]):
             while self._clock() < end and not self._changed.is_set():  # noqa: ASYNC110 - no timer is that fine
                 await asyncio.sleep(0)
             return
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(seconds, self._changed.set)
+        timer = asyncio.get_running_loop().call_later(seconds, self._changed.set)
         try:
             await self._changed.wait()
         finally:
             timer.cancel()
 
-    async def _batch(self, tickets: tuple[Ticket, ...], now: float) -> None:
-        self._running = [self._waiting.pop(ticket) for ticket in tickets]
+    async def _batch(self, cut: Cut, now: float) -> None:
+        self._running = [self._waiting.pop(ticket) for ticket in cut.batch]
         computed = False
         try:
-            computed = await self._compute(self._running, now)
+            computed = await self._compute(self._running, cut, now)
         finally:
             self._running = []
             ended = self._clock()
             learnt = computed and ended > now  # a coarse clock may see no time pass
-            self.law.done(ended, tickets, ended - now if learnt else None)
+            self.law.done(ended, cut.batch, ended - now if learnt else None)
 
-    async def _compute(self, batch: list[_Waiting[In, Out]], started: float) -> bool:
+    async def _compute(self, batch: list[_Waiting[In, Out]], cut: Cut, started: float) -> bool:
         """Run a batch; halve it where it fails, so that a bad item fails alone.
 
         Returns whether it did not fail.
@@ -295,15 +303,17 @@ class Batcher(Generic[In, Out]):
         try:
             outputs = await self._outputs(batch)
         except Exception as error:  # noqa: BLE001 - handed to whoever waits for the item
-            await self._halve(batch, started, error)
+            await self._halve(batch, cut, started, error)
             return False
-        engine_s = self._clock() - began
+        labels = tuple(entry.label for entry in batch)
+        ride = Ride(started, began, self._clock(), cut.why, labels)
+        engine_s = ride.ended - began
         if self._watcher:
             self._watcher.computed(len(batch), engine_s)
         for entry, output in zip(batch, outputs, strict=True):
             if not entry.future.done():
                 queued_s = started - entry.ticket.arrived
-                entry.future.set_result(Done(output, queued_s, engine_s, len(batch)))
+                entry.future.set_result(Done(output, queued_s, engine_s, len(batch), ride))
         return True
 
     async def _outputs(self, batch: list[_Waiting[In, Out]]) -> Sequence[Out]:
@@ -317,7 +327,7 @@ class Batcher(Generic[In, Out]):
         return outputs
 
     async def _halve(
-        self, batch: list[_Waiting[In, Out]], started: float, error: Exception
+        self, batch: list[_Waiting[In, Out]], cut: Cut, started: float, error: Exception
     ) -> None:
         wanted = [entry for entry in batch if not entry.future.done()]
         if len(batch) == 1:
@@ -327,7 +337,7 @@ class Batcher(Generic[In, Out]):
         middle = (len(wanted) + 1) // 2
         for half in (wanted[:middle], wanted[middle:]):
             if half:
-                await self._compute(half, started)
+                await self._compute(half, cut, started)
 
     def _watch(self, since: float, expected_s: float) -> None:
         """Look after a run of the engine: from its expected end on, again and again."""

@@ -83,9 +83,9 @@ def figures(why: Why) -> dict[str, Any]:
         "rate": _short(why.rate),
     }
     if why.wait:
-        figures = asdict(why.wait)
-        found["chance"] = _short(figures.pop("chance"))
-        found |= {f"wait_{name}_ms": _ms(value) for name, value in figures.items()}
+        waited = asdict(why.wait)
+        found["chance"] = _short(waited.pop("chance"))
+        found |= {f"wait_{name}_ms": _ms(value) for name, value in waited.items()}
     return {name: value for name, value in found.items() if value is not None}
 
 

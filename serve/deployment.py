@@ -14,11 +14,14 @@ from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 
 import runtime
+from serve import telemetry
 from serve.artifacts import check_digest
+from serve.canary import Pair, SplitModel, SplitObserver, reconfigure
 from serve.http import http_app
 from serve.messages import Call, Reply, failure
 from serve.model import Model, Options
 from serve.oip_grpc import GrpcSurface
+from serve.split import Outcome, Side, Split
 from serve.stats import Observer, Stage
 
 __all__ = ["Gate", "ModelIngress", "ModelReplica", "Settings"]
@@ -88,14 +91,12 @@ class _Metrics(Observer):
             description="Observed over measured time of a batch, by the largest of its bucket.",
             tag_keys=_keys("bucket"),
         )
-        tags = model.variant_in_use()
-        in_use = metrics.Gauge(
+        self._variant = model.variant_in_use()
+        self._in_use = metrics.Gauge(
             "deployc_variant_in_use",
             description="1 for the variant that answers; passed_over names those that cannot.",
-            tag_keys=_keys(*tags),
+            tag_keys=_keys(*self._variant),
         )
-        in_use.set(1, tags)
-        self._in_use = in_use
 
     def request(self, outcome: str, *, late: bool) -> None:
         self._requests.inc(1, {"outcome": outcome})
@@ -112,13 +113,51 @@ class _Metrics(Observer):
         self._sheds.inc(1, {"rule": rule})
 
     async def watch(self) -> None:
-        """Set the gauges, for ever."""
+        """Set the gauges, for ever: Ray exports one that is set once a single time."""
         while True:
+            self._in_use.set(1, self._variant)
             stats = self._model.stats()
             self._waiting.set(stats["waiting"])
             for bucket, ratio in stats["corrections"].items():
                 self._corrections.set(ratio, {"bucket": bucket})
             await asyncio.sleep(GAUGES_S)
+
+
+class _SplitMetrics(SplitObserver):
+    """Passes on what happens at a model of two artifacts."""
+
+    def __init__(self, model: str) -> None:
+        self._model = {"model": model}
+        self._requests = metrics.Counter(
+            "deployc_split_requests",
+            description="Requests that an artifact of a split model answered: ok, failed, refused.",
+            tag_keys=_keys("model", "artifact", "outcome"),
+        )
+        self._compared = metrics.Counter(
+            "deployc_split_compared",
+            description="Requests that both artifacts answered.",
+            tag_keys=_keys("model", "agree"),
+        )
+        self._weight = metrics.Gauge(
+            "deployc_split_weight",
+            description="Share of requests that the new artifact answers.",
+            tag_keys=_keys("model"),
+        )
+        self._rolled_back = metrics.Gauge(
+            "deployc_split_rolled_back",
+            description="1 where the new artifact was rolled back.",
+            tag_keys=_keys("model"),
+        )
+
+    def answered(self, side: Side, outcome: Outcome) -> None:
+        self._requests.inc(1, {**self._model, "artifact": side, "outcome": outcome})
+
+    def compared(self, *, agree: bool) -> None:
+        self._compared.inc(1, {**self._model, "agree": str(agree).lower()})
+
+    def changed(self, split: Split) -> None:
+        self._weight.set(split.weight, self._model)
+        self._rolled_back.set(int(split.rolled_back is not None), self._model)
 
 
 def _keys(*names: str) -> Any:  # noqa: ANN401 - Ray's annotation allows one key alone
@@ -132,7 +171,7 @@ class ModelReplica:
         self.model: Model = await asyncio.to_thread(_load, settings)
         await self.model.warm_up()
         told = _Metrics(self.model)
-        self.model.observe(told)
+        self.model.observe(told, telemetry.tracing(self.model.variant_in_use()))
         self._watching = asyncio.create_task(told.watch())
 
     async def answer(self, call: Call) -> Reply:
@@ -164,6 +203,7 @@ class ModelReplica:
             self._watching.cancel()
         if hasattr(self, "model"):
             await self.model.close()
+            await asyncio.to_thread(telemetry.flush)
 
 
 @_speaks_http
@@ -183,14 +223,26 @@ class Gate(GrpcSurface):
 
     Args:
         limits: most bytes of a request's body, by model.
-        handles: the models' handles, in the same order.
+        pairs: how models of two artifacts are split, by model.
+        handles: the models' handles, in the same order; then those of the new artifacts, in the
+            order of ``pairs``.
     """
 
-    def __init__(self, limits: dict[str, int], *handles: DeploymentHandle[Any]) -> None:
-        pairs = zip(limits.items(), handles, strict=True)
-        self._models = [_Far(name, limit, handle) for (name, limit), handle in pairs]
+    def __init__(
+        self, limits: dict[str, int], pairs: dict[str, Pair], *handles: DeploymentHandle[Any]
+    ) -> None:
+        names = [*limits, *pairs]
+        far = [_Far(name, limits[name], each) for name, each in zip(names, handles, strict=True)]
+        found: dict[str, _Far | SplitModel] = {each.name: each for each in far[: len(limits)]}
+        for (name, pair), new in zip(pairs.items(), far[len(limits) :], strict=True):
+            found[name] = SplitModel(pair, found[name], new, _SplitMetrics(name))
+        self._models = list(found.values())
 
-    def grpc_models(self) -> list[_Far]:
+    def reconfigure(self, config: Any) -> None:  # noqa: ANN401 - whatever the config holds
+        """Take Ray's ``user_config``. Never raises: after three failures Ray gives up."""
+        reconfigure([each for each in self._models if isinstance(each, SplitModel)], config)
+
+    def grpc_models(self) -> list[_Far | SplitModel]:
         return self._models
 
     def __serve_build_asgi_app__(self) -> Starlette:

@@ -50,6 +50,8 @@ class _Routes:
             timeout_s=reading.timeout_s(request.headers),
             priority=reading.priority(request.headers),
             request_id=request.state.request_id,
+            traceparent=request.headers.get("traceparent", ""),
+            tracestate=request.headers.get("tracestate", ""),
         )
         return response(await model.answer(call))
 

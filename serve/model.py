@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
 import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from runtime.answers import encode_png, to_json
 from runtime.predictor import PassedOver
@@ -20,7 +17,9 @@ from runtime.tensors import Tensors
 from serve.batching import Batcher, ClosedError, Done, hang_s
 from serve.body import Items, read_items
 from serve.card import describe
+from serve.course import Course
 from serve.derive import Limits
+from serve.journal import GONE, Journal
 from serve.law import Law
 from serve.messages import Call, Reply, error_reply, json_reply, server_timing, wants_png
 from serve.stats import Observer, Stats
@@ -29,9 +28,10 @@ from serve.warmup import WarmUp, off_profile, read_cases, sample_of, warm_up
 from specs.errors import DeploycError, InputError
 from specs.manifest import Manifest, Variant
 
-__all__ = ["Model", "Options", "PredictorLike"]
+if TYPE_CHECKING:  # OpenTelemetry is imported where it is asked for
+    from serve.tracing import Tracing
 
-_LOG = logging.getLogger("ray.serve")  # where a replica's log goes; the name alone, no import
+__all__ = ["Model", "Options", "PredictorLike"]
 
 T = TypeVar("T")
 
@@ -58,15 +58,7 @@ class PredictorLike(Protocol):
     def close(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Budget:
-    """What a call may take; counted from its beginning, wherever it is by now."""
-
-    began: float
-    allowed_s: float
-
-
-_BUDGET: ContextVar[_Budget | None] = ContextVar("budget", default=None)
+_COURSE: ContextVar[Course | None] = ContextVar("course", default=None)
 
 
 class Model:
@@ -107,6 +99,7 @@ class Model:
         self._preparing = 0
         self._post_s = 0.0
         threads = options.threads or min(MAX_THREADS, os.cpu_count() or 1)
+        self._journal = Journal(self.variant_in_use(), clock)
         self._pool = ThreadPoolExecutor(threads, f"{options.name}-items")
         self._engine = ThreadPoolExecutor(1, f"{options.name}-engine")
 
@@ -145,9 +138,9 @@ class Model:
         tags = {"model": self.name, "variant": variant.name, "passed_over": passed_over}
         return {**tags, "engine": variant.engine, "device": variant.device}
 
-    def observe(self, observer: Observer) -> None:
-        """Tell ``observer`` of all that is counted from now on."""
-        self.counts.observer = observer
+    def observe(self, observer: Observer, tracing: Tracing | None = None) -> None:
+        """Tell ``observer`` of all that is counted from now on, and make spans of requests."""
+        self.counts.observer, self._journal.tracing = observer, tracing
 
     def decisions(self) -> list[dict[str, Any]]:
         """The last decisions of the batching law, the newest first (``serve.decisions``)."""
@@ -168,6 +161,7 @@ class Model:
     def check_health(self) -> None:
         """Raise StuckError where the engine hangs, so that Ray replaces the replica."""
         if self._batcher:
+            self._journal.state(self.state, self._batcher.load)
             self._batcher.check_engine()
 
     async def warm_up(self) -> None:
@@ -199,6 +193,7 @@ class Model:
             grain_s=GRAIN_S,
         )
         self._warm_up, self._state = warm, "ready"
+        self._journal.state(self.state, 0)
 
     def reconfigure(self, config: object) -> None:
         """Take other limits while running; what cannot be is logged and shown, and changes nothing.
@@ -212,13 +207,15 @@ class Model:
     async def answer(self, call: Call) -> Reply:
         """The reply to one call; never raises but where the caller went away."""
         allowed = self._tuning.slo_s if call.timeout_s is None else call.timeout_s
-        began = self._clock()
-        token = _BUDGET.set(_Budget(began, allowed))
+        course = self._journal.begin(call, allowed)
+        token = _COURSE.set(course)
+        status, outcome = GONE
         try:
             reply, outcome = await self._reply(call)
+            status = reply.status
         finally:
-            _BUDGET.reset(token)
-        took = self._clock() - began
+            _COURSE.reset(token)
+            took = self._journal.end(course, status, outcome)
         self.counts.request(outcome, took, late=outcome == "ok" and took > allowed)
         return reply
 
@@ -250,8 +247,13 @@ class Model:
             ClosedError, StuckError: this replica cannot answer now.
             Exception: what the engine raised for one of the items.
         """
-        left = self._left_s(timeout_s)
-        done = await self._queue().submit(items, timeout_s=left, priority=priority)
+        course, left = self._here(), self._left_s(timeout_s)
+        course.enter("compute", self._clock())
+        done = await self._queue().submit(
+            items, timeout_s=left, priority=priority, label=course.span
+        )
+        course.leave(self._clock())
+        course.rides = [each.ride for each in done if each.ride]
         self.counts.stage("queue", max(each.queued_s for each in done))
         self.counts.stage("engine", max(each.engine_s for each in done))
         return done
@@ -263,6 +265,7 @@ class Model:
     async def close(self) -> None:
         """Answer what was taken, then give the engine back."""
         self._state = "draining"
+        self._journal.state(self.state, self._batcher.load if self._batcher else 0)
         if self._batcher:
             await self._batcher.close()
         self._pool.shutdown(wait=False)
@@ -277,8 +280,7 @@ class Model:
         except Exception as error:  # noqa: BLE001 - the boundary: every error has its reply
             reply = error_reply(error)
             code = error.code if isinstance(error, DeploycError) else "internal"
-            if reply.status >= SERVER_ERROR:
-                self._log_failure(call, error, reply.status)
+            self._journal.failed(call, self._here(), error, reply.status)
             return reply, code if reply.status != SERVER_ERROR else "internal"
         return reply, "ok" if reply.status < 400 else f"http_{reply.status}"  # noqa: PLR2004
 
@@ -299,11 +301,9 @@ class Model:
         reply.headers["Server-Timing"] = server_timing(prepared - began, done, posted - computed)
         return reply
 
-    def _log_failure(self, call: Call, error: Exception, status: int) -> None:
-        code = error.code if isinstance(error, DeploycError) else "internal"
-        about = {"event": "request_failed", "model": self.name, "status": status, "code": code}
-        line = json.dumps({**about, "request_id": call.request_id, "error": str(error)})
-        _LOG.error(line, exc_info=None if isinstance(error, DeploycError) else error)
+    def _here(self) -> Course:
+        """Where the call is that this belongs to; a new one, where it belongs to none."""
+        return _COURSE.get() or Course(self._clock(), self._tuning.slo_s)
 
     def _queue(self) -> Batcher[Tensors, Tensors]:
         if self._batcher is None:
@@ -314,41 +314,40 @@ class Model:
     async def _prepare(self, work: Callable[[], T]) -> T:
         """``work`` in the pool, unless there is no room or no time for it."""
         self._queue().check(self._preparing + 1)  # before any work is spent on it
-        budget = _BUDGET.get()
-        deadline = budget.began + budget.allowed_s if budget else None
-        began = self._clock()
+        course = self._here()
+        course.enter("pre", self._clock())
         self._preparing += 1
         try:
-            done = await self._in_pool(self._in_time(work, deadline))
+            done = await self._in_pool(self._in_time(work, course.deadline))
         finally:
             self._preparing -= 1
-        self.counts.stage("pre", self._clock() - began)
+        self.counts.stage("pre", course.leave(self._clock()))
         return done
 
-    def _in_time(self, work: Callable[[], T], deadline: float | None) -> Callable[[], T]:
+    def _in_time(self, work: Callable[[], T], deadline: float) -> Callable[[], T]:
         """``work``, but not where the deadline passed while it waited for a thread."""
 
         def run() -> T:
-            if deadline is not None and self._clock() > deadline:
+            if self._clock() > deadline:
                 raise self._queue().overload("the deadline passed before pre-processing began")
             return work()
 
         return run
 
     async def _finish(self, work: Callable[[], T]) -> T:
-        began = self._clock()
+        course = self._here()
+        course.enter("post", self._clock())
         done = await self._in_pool(work)
-        took = self._clock() - began
+        took = course.leave(self._clock())
         self._post_s += RECENT * (took - self._post_s)
         self.counts.stage("post", took)
         return done
 
     def _left_s(self, timeout_s: float | None) -> float:
         """Seconds for queue and engine: what was spent and what comes after is taken off."""
-        budget = _BUDGET.get()
-        spent = self._clock() - budget.began if budget else 0.0
-        usual = budget.allowed_s if budget else self._tuning.slo_s
-        return (usual if timeout_s is None else timeout_s) - spent - self._post_s
+        course = self._here()
+        allowed = course.allowed_s if timeout_s is None else timeout_s
+        return allowed - (self._clock() - course.began) - self._post_s
 
     def _read(self, call: Call) -> tuple[Items, list[Tensors]]:
         items = read_items(call, self.manifest)

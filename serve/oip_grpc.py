@@ -186,6 +186,8 @@ async def _infer(server: OipServer, request: bytes, headers: Mapping[str, str]) 
         timeout_s=timeout_s(headers),
         priority=priority(headers),
         request_id=request_id(headers),
+        traceparent=headers.get("traceparent", ""),
+        tracestate=headers.get("tracestate", ""),
         kind="infer",
         tensors=found.tensors,
     )

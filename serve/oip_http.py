@@ -109,6 +109,8 @@ class _Rest:
             timeout_s=reading.timeout_s(request.headers),
             priority=reading.priority(request.headers),
             request_id=request.state.request_id,
+            traceparent=request.headers.get("traceparent", ""),
+            tracestate=request.headers.get("tracestate", ""),
             kind="infer",
             tensors=found.tensors,
             header_length=_header_length(request),

@@ -10,6 +10,7 @@ from pathlib import Path
 from runtime.profile import read_profile
 from serve.args import HotArgs
 from serve.derive import HEADROOM, Evidence, Figure, Limits, Wishes, derive
+from serve.events import tell
 from serve.law import Curve, Law
 from specs.axes import AxisRange
 from specs.errors import DeploycError
@@ -17,8 +18,6 @@ from specs.manifest import Manifest, Variant
 from specs.profile import Profile, identity
 
 __all__ = ["HOP_MS", "Options", "Tuning", "profile_of", "wishes"]
-
-_LOG = logging.getLogger("ray.serve")  # where a replica's log goes; the name alone, no import
 
 HOP_MS = 1.0
 """What stacking and the engine's thread may cost beside the engine; more is a slower machine."""
@@ -172,7 +171,8 @@ class Tuning:
             limits = self._derive(hot)
         except DeploycError as error:
             self._refused = f"user_config was refused: {error.message}"
-            _LOG.warning("%s: %s", self._options.name, self._refused)
+            about = {"model": self._options.name, "code": error.code, "error": error.message}
+            tell("user_config_refused", about, level=logging.WARNING)
             return False
         self._refused, self._hot, self.limits = "", hot, limits
         return True

@@ -18,8 +18,6 @@ ARGUMENTS = (
     "--no-sandbox",  # containers seldom allow one, and only the project's own page is opened
     "--headless=new",
     "--disable-gpu",
-    "--single-process",
-    "--no-zygote",
 )
 
 

@@ -27,7 +27,7 @@ from specs.axes import AxisRange
 from specs.errors import InputError
 from specs.manifest import SCHEMA_VERSION, Graph, Manifest, Variant, WeightsOrigin
 from specs.profile import PROFILE_VERSION, Profile
-from specs.schema import Limits, Serving, TensorSpec
+from specs.schema import Limits, RandomWeights, Serving, TensorSpec, Weights
 
 START_S = 240
 """How long Ray may take to start two applications on a loaded machine."""
@@ -267,13 +267,34 @@ def grpc_port() -> int:
 
 
 @pytest.fixture(scope="session")
+def untrained_artifact(
+    tmp_path_factory: pytest.TempPathFactory, build_file: Callable[..., Any], root: Path
+) -> Path:
+    """``specs/digits.yaml`` with random weights: a bad new version of digits."""
+    destination = tmp_path_factory.mktemp("artifacts") / "untrained"
+    weights = Weights(random=RandomWeights(seed=1))
+    build_file(root / "specs" / "digits.yaml", destination, weights=weights)
+    return destination
+
+
+@pytest.fixture(scope="session")
 def ray_url(
-    start_serving: Start, digits_artifact: Path, linear_artifact: Path, grpc_port: int
+    start_serving: Start,
+    digits_artifact: Path,
+    linear_artifact: Path,
+    untrained_artifact: Path,
+    grpc_port: int,
 ) -> str:
-    """One Ray for all tests: ``/one`` serves digits alone, ``/many`` digits and line."""
+    """One Ray for all tests.
+
+    ``/one`` serves digits alone, ``/many`` digits and line, ``/split`` digits with a bad canary.
+    """
     digits = {"artifact": str(digits_artifact)}
     line = {"artifact": str(linear_artifact), "name": "line"}
-    apps = {"one": [{**digits, "max_batch": 8}], "many": [digits, line]}
+    gate = {"min_requests": 10, "max_latency_ratio": None, "parity": {"by": "top"}}
+    canary = {"artifact": str(untrained_artifact), "weight": 0.5, "sample": 0.5, "gate": gate}
+    split = {**digits, "canary": canary}
+    apps = {"one": [{**digits, "max_batch": 8}], "many": [digits, line], "split": [split]}
     run = start_serving(apps, grpc_options={"port": grpc_port})
     return run.url().removesuffix("/one")
 

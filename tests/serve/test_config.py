@@ -88,6 +88,53 @@ def test_the_user_config_of_a_model_is_judged_and_of_other_builders_not(tmp_path
     config.check(config.read(write(tmp_path, text)))
 
 
+SPLIT = (
+    GOOD.replace(
+        "- artifact: build/digits",
+        """- artifact: build/digits
+          canary:
+            artifact: build/digits
+            weight: 0.1
+            gate: {max_latency_ratio: 2, min_requests: 50}""",
+    )
+    .replace("num_replicas: 2", "user_config: {splits: {digits: {weight: 0.5}}}")
+    .replace("- name: digits", "- name: ingress")
+)
+
+
+def test_a_split_and_its_user_config_are_good(tmp_path: Path) -> None:
+    assert "name: ingress" in SPLIT
+    config.check(config.read(write(tmp_path, SPLIT)))
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "place", "hint"),
+    [
+        ("weight: 0.1", "wieght: 0.1", "models[0].canary.wieght", "weight"),
+        ("min_requests", "min_request", "models[0].canary.gate.min_request", "min_requests"),
+        ("weight: 0.1", "weight: 11", "models[0].canary.weight", ""),
+        ("{weight: 0.5}", "{wait: 0.5}", "user_config.splits.digits.wait", "weight"),
+        ("{weight: 0.5}", "{weight: -1}", "user_config.splits.digits.weight", ""),
+        ("{splits: ", "{split: ", "user_config.split", "splits"),
+    ],
+)
+def test_what_is_wrong_with_a_split_is_refused_with_its_place(
+    tmp_path: Path, right: str, wrong: str, place: str, hint: str
+) -> None:
+    text = problems(tmp_path, SPLIT.replace(right, wrong))
+    assert place in text
+    if hint:
+        assert f"did you mean '{hint}'?" in text
+
+
+def test_the_new_artifact_of_a_split_is_pinned_too(tmp_path: Path, digits_artifact: Path) -> None:
+    shutil.copytree(digits_artifact, tmp_path / "build" / "digits")
+    data = config.resolve(config.read(write(tmp_path, SPLIT)))
+    new = data["applications"][0]["args"]["models"][0]["canary"]
+    assert new["artifact"] == str(tmp_path / "build" / "digits")
+    assert new["digest"] == digest_of(digits_artifact)
+
+
 def test_the_arguments_of_other_builders_are_not_judged(tmp_path: Path) -> None:
     text = GOOD.replace("serve.app:build", "my.module:app").replace("artifact", "whatever")
     config.check(config.read(write(tmp_path, text)))

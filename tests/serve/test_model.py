@@ -532,9 +532,13 @@ def test_a_failure_is_one_line_of_json_with_the_request_id(
 
     with replica_log(caplog):
         run(model, scenario)
-    lines = {record.getMessage() for record in caplog.records if "event" in record.getMessage()}
+    messages = {record.getMessage() for record in caplog.records}
+    lines = {message for message in messages if "request_failed" in message}
     (line,) = lines
     found = json.loads(line)
+    timings = found.pop("timings_ms")
+    assert list(timings) == ["pre", "compute", "total"]
+    assert timings["total"] >= timings["pre"] + timings["compute"] > 0
     assert found == {
         "event": "request_failed",
         "model": "twice",

@@ -21,9 +21,13 @@ import uvicorn
 
 import runtime
 from runtime.tensors import Tensors
+from serve.args import SplitGate
+from serve.canary import Pair, SplitModel
 from serve.guard import Keys
 from serve.http import http_app
 from serve.model import Model, Options
+from serve.served import Served
+from serve.split import Shares
 from serve.stats import Stats
 from tests.serve.chromium import chromium
 
@@ -158,6 +162,7 @@ class Server:
 
     models: Callable[[], Iterable[tuple[Any, str, Path | None]]]
     keys: tuple[str, ...] = ()
+    serve: Callable[[list[Model]], Sequence[Served]] = list
     _server: uvicorn.Server | None = None
 
     async def _main(self) -> None:
@@ -165,7 +170,7 @@ class Server:
         for predictor, name, folder in self.models():
             models.append(Model(predictor, Options(name, threads=2), folder))
             await models[-1].warm_up()
-        app = http_app(models, Keys(self.keys))
+        app = http_app(self.serve(models), Keys(self.keys))
         self._server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
         await self._server.serve()
         for model in models:
@@ -243,7 +248,7 @@ class Tab:
 
     def open(self) -> Tab:
         self.page.on("console", self._console)
-        self.page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
+        self.page.on("pageerror", self._error)
         self.page.on("request", self._request)
         self.page.add_init_script(
             "addEventListener('securitypolicyviolation',"
@@ -273,6 +278,9 @@ class Tab:
     def _console(self, message: Any) -> None:
         if message.type in ("error", "warning"):
             self.faults.append(f"console: {message.text}")
+
+    def _error(self, error: Any) -> None:
+        self.faults.append(f"error: {error}")
 
     def _request(self, request: Any) -> None:
         here = (self.url, f"blob:{self.url}", "data:image/")
@@ -450,6 +458,20 @@ def test_sending_again_and_again_shows_up_in_the_charts(tab: OpenTab, kept: Path
     opened.page.get_by_role("button", name="Stop").click()
 
 
+def test_the_rates_of_both_artifacts_of_a_canary_are_added_up(tab: OpenTab) -> None:
+    script = """async () => {
+      const { History } = await import("./page/charts.js");
+      const stats = (replica, ok) => ({ replica, requests: { ok }, late: 0, sheds: {},
+        batches: { 1: { count: ok } }, items: ok, latency: { counts: {} } });
+      const history = new History();
+      history.add(0, stats("old", 5), stats("new", 7));
+      history.add(1, stats("old", 15), stats("new", 10));
+      return history.points;
+    }"""
+    (point,) = tab().page.evaluate(script)
+    assert (point["answered"], point["batch"]) == (13, 1)
+
+
 def test_a_server_with_keys_is_asked_with_the_key_that_was_typed(
     tab: OpenTab, make_predictor: MakePredictor
 ) -> None:
@@ -460,6 +482,26 @@ def test_a_server_with_keys_is_asked_with_the_key_that_was_typed(
         opened.choose("twice").write("[1, 2]").page.locator(".tensor").wait_for()
         assert all("401" in fault for fault in opened.faults)
         opened.faults.clear()
+        opened.page.close()
+
+
+def test_a_canary_shows_its_share_and_the_work_of_both_artifacts(
+    tab: OpenTab, make_predictor: MakePredictor
+) -> None:
+    def split(models: list[Model]) -> Sequence[Served]:
+        stable, new = models
+        pair = Pair("canary", "new", "a" * 64, "b" * 64, Shares(1.0, 0.0), SplitGate())
+        return [SplitModel(pair, stable, new)]
+
+    def models() -> Iterable[tuple[Any, str, Path | None]]:
+        return [(make_predictor(), "twice", None), (make_predictor(), "new", None)]
+
+    with Server(models, serve=split).running() as url:
+        opened = tab(url).choose("twice")
+        assert "canary: the new artifact answers 100 % of the requests" in opened.text(".about")
+        opened.write("[1, 2]").page.get_by_role("button", name="Send again and again").click()
+        busy = re.compile("answered [1-9]")  # though the stable one, whose counts come first, idles
+        opened.page.locator(".chart .legend", has_text=busy).wait_for()
         opened.page.close()
 
 

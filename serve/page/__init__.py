@@ -1,0 +1,1 @@
+"""The page at ``/``: plain files that the browser gets as they are (``serve.pages``)."""
