@@ -128,6 +128,7 @@ class _SplitMetrics(SplitObserver):
 
     def __init__(self, model: str) -> None:
         self._model = {"model": model}
+        self._split: Split | None = None
         self._requests = metrics.Counter(
             "deployc_split_requests",
             description="Requests that an artifact of a split model answered: ok, failed, refused.",
@@ -150,14 +151,21 @@ class _SplitMetrics(SplitObserver):
         )
 
     def answered(self, side: Side, outcome: Outcome) -> None:
+        self._set()
         self._requests.inc(1, {**self._model, "artifact": side, "outcome": outcome})
 
     def compared(self, *, agree: bool) -> None:
         self._compared.inc(1, {**self._model, "agree": str(agree).lower()})
 
     def changed(self, split: Split) -> None:
-        self._weight.set(split.weight, self._model)
-        self._rolled_back.set(int(split.rolled_back is not None), self._model)
+        self._split = split
+        self._set()
+
+    def _set(self) -> None:
+        """Set the gauges; with every request, since Ray stops exporting one that is not set."""
+        if self._split is not None:
+            self._weight.set(self._split.weight, self._model)
+            self._rolled_back.set(int(self._split.rolled_back is not None), self._model)
 
 
 def _keys(*names: str) -> Any:  # noqa: ANN401 - Ray's annotation allows one key alone
