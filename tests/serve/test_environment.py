@@ -18,6 +18,8 @@ def things(variables: dict[str, str]) -> set[str]:
     """Every port, path and secret that a run has for itself."""
     found: set[str] = set()
     for name, value in variables.items():
+        if name.endswith("_IMPORT_PATH"):  # a Python name, the same in every run
+            continue
         if "_MIN_" in name and name.endswith("_PORT"):
             end = variables[name.replace("_MIN_", "_MAX_")]
             found |= {str(port) for port in range(int(value), int(end))}

@@ -116,9 +116,16 @@ def test_items_that_arrive_together_share_a_batch(
     client: httpx.Client, path: str, pictures: list[Path]
 ) -> None:
     pixels = [np.asarray(Image.open(picture).convert("RGB")).tolist() for picture in pictures[:3]]
-    response = client.post(path, json=pixels)
-    assert len(response.json()["answers"]) == 3
-    assert _batch(response) >= 2  # all three, unless the engine was timed to be faster with two
+    batches: set[int] = set()
+    # A replica without a profile times its engine at start, and on a busy machine may take one
+    # at a time to be the faster way until its own times have taught it better.
+    for _ in range(50):
+        response = client.post(path, json=pixels)
+        assert len(response.json()["answers"]) == 3
+        batches.add(_batch(response))
+        if max(batches) > 1:
+            break
+    assert max(batches) > 1
 
 
 def _batch(response: httpx.Response) -> int:
