@@ -17,6 +17,31 @@ CLASSIFY = [
 ]
 
 
+def cropped(side: int, crop: int) -> list[Any]:
+    """Steps from a picture to [3, crop, crop], its shorter side made ``side`` first."""
+    return [
+        {"decode_image": {"mode": "RGB"}},
+        {"resize": {"shorter_side": side}},
+        {"center_crop": crop},
+        {"normalize": {"scale": 255, "mean": [0.4, 0.4, 0.5], "std": [0.2, 0.2, 0.3]}},
+        {"layout": "CHW"},
+    ]
+
+
+SMALL: dict[str, Any] = {
+    "version": 1,
+    "name": "net",
+    "model": {"torchvision": "resnet18"},
+    "weights": {"random": {"seed": 0}},
+    "inputs": {"input": {"shape": ["batch", 3, 16, 16]}},
+    "outputs": {"output": {"shape": ["batch", 3]}},
+    "dynamic_axes": {"batch": {"min": 1, "opt": 2, "max": 4}},
+    "preprocess": cropped(20, 16),
+    "postprocess": ["softmax", {"top_k": {"k": 2}}],
+}
+"""A classifier of small pictures, as data."""
+
+
 def make_spec(**changes: Any) -> Spec:
     """A classifier's spec with some parts changed."""
     raw: dict[str, Any] = {

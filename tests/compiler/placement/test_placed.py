@@ -14,6 +14,7 @@ from compiler.verify import verify_variant
 from runtime.artifact import read_manifest
 from specs.errors import InputError, ProcessingError
 from specs.manifest import Manifest, Variant
+from tests.processing_specs import cropped
 
 NET = """
 import torch
@@ -37,13 +38,7 @@ SPEC: dict[str, Any] = {
     "inputs": {"input": {"shape": ["batch", 3, 32, 32]}},
     "outputs": {"output": {"shape": ["batch", 3]}},
     "dynamic_axes": {"batch": {"min": 1, "opt": 2, "max": 4}},
-    "preprocess": [
-        {"decode_image": {"mode": "RGB"}},
-        {"resize": {"shorter_side": 40}},
-        {"center_crop": 32},
-        {"normalize": {"scale": 255, "mean": [0.4, 0.4, 0.5], "std": [0.2, 0.2, 0.3]}},
-        {"layout": "CHW"},
-    ],
+    "preprocess": cropped(40, 32),
     "postprocess": ["softmax", {"top_k": {"k": 2, "labels": "labels.txt"}}],
     "limits": {"side": 2000},
 }
