@@ -14,7 +14,8 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from _load import ROOT, Ask, Closed, deployc, send, serving
+from _child import ROOT, deployc, serving
+from _load import Ask, Closed, send
 
 PICTURE = ROOT / "specs" / "samples" / "digits" / "digit_3.png"
 CLIENTS = (1, 8, 32)
