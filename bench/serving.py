@@ -2,7 +2,7 @@
 
     python bench/serving.py [--quick] [--out bench] [--rivals FOLDER]
 
-About 8 minutes; ``--quick`` under 2. Three questions:
+The ``--quick`` form takes about 4 minutes. Three questions:
 
 1. One client: how much of a request's latency is not the engine's.
 2. Saturation: items per second over those of a bare loop over the engine on the same cores.
