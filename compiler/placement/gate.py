@@ -19,7 +19,7 @@ from compiler.processing.executions import (
 from runtime.golden import Golden
 from runtime.processing import Processing
 from runtime.tensors import Tensors, rows
-from specs.errors import InputError
+from specs.errors import InputError, ProcessingError
 from specs.flow import carried, postprocess_start, preprocess_start, walk
 from specs.gate import CHAIN, PLAIN_CHAIN, Execution, Gate, StepGap
 from specs.ops import GEOMETRY, Libraries, Op
@@ -103,6 +103,13 @@ class Reference:
             if name in self._traced:
                 yield name, self._traced[name], self._python[name]
 
+    def check_taken(self) -> None:
+        """Refuse to compare nothing: raise ``ProcessingError`` where every item is refused."""
+        if self.items and next(self.before(), None) is None:
+            found = "; ".join(f"{name}: {code}" for name, code in self.refused.items())
+            message = f"the pre-processing refuses every image of the gate: {found}"
+            raise ProcessingError(message, hint="widen `limits` in the spec", code="gate_empty")
+
     def _run(self, name: str, item: object) -> None:
         try:
             self._python[name] = self.processing.preprocess(item)
@@ -164,6 +171,7 @@ def _compared(op: Op) -> bool:
 def python_gate(reference: Reference) -> Gate:
     """Generated Python against the reference."""
     gaps = _Gaps()
+    reference.check_taken()
     _each_step(reference, gaps, run_python)
     for name, traced, tensors in reference.before():
         wanted = _by_input(traced, reference.spec)

@@ -15,7 +15,7 @@ from compiler.cache import StageResult
 from compiler.engines import EngineBuilder, Job
 from compiler.placement.compare import answers_apart
 from compiler.placement.fusing import IMAGE, OPSET, Fusion, fused_steps
-from compiler.placement.proof import golden_of, picture_cases, time_items
+from compiler.placement.proof import golden_of, picture_cases, taken, time_items
 from compiler.processing import generate
 from compiler.processing import read_labels as read_class_names
 from compiler.publish import Files
@@ -252,11 +252,9 @@ class Placed:
         with self.predictor() as fused, self.build.predictor() as plain:
             goldens = [golden_of(fused, case) for case in self._cases()]
             parity = check_parity(fused, goldens, self.build.tolerance, lambda _: "")
-            apart = self._answers(fused, plain)
-            ms = {
-                "python": time_items(plain, self._items()),
-                "graph": time_items(fused, self._items()),
-            }
+            items = taken(plain, self._items())[:2]
+            apart = self._answers(fused, plain, items)
+            ms = {"python": time_items(plain, items), "graph": time_items(fused, items)}
         write_golden(goldens, folder / GOLDEN)
         cases = [case.model_dump(mode="json") for case in parity]
         return {"parity": cases, "apart": apart, "ms": ms}
@@ -271,17 +269,16 @@ class Placed:
         """What requests bring, for answers and times."""
         items = self.build.stages.gate_items()
         if items:
-            return [items[name] for name in sorted(items, key=lambda name: name not in USUAL)][:2]
+            return [items[name] for name in sorted(items, key=lambda name: name not in USUAL)]
         case = next(read_golden(self.build.stages.golden)).case
         return [dict(item) for item in unstack(batch_of(case.inputs, 2, 0))]
 
-    def _answers(self, fused: Predictor, plain: Predictor) -> float:
+    def _answers(self, fused: Predictor, plain: Predictor, items: list[Any]) -> float:
         """How far the fused graph's answers lie from those of its parts, one after the other.
 
         Pixels of the two placements differ by what the gate allows, which a model may make much
         of: so the engine's own pixels go through the model and Python's post-processing.
         """
-        items = self._items()
         prepared = [plain.preprocess(item) for item in items]
         if self.fusion.pre is not None:
             with self._prepare() as prepare:

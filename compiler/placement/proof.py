@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from compiler.placement.golden_images import photo
 from runtime.golden import Case, Golden, batch_of
 from runtime.predictor import Predictor
 from runtime.processing import Processing
+from specs.errors import InputError
+from specs.schema import Limits
 
-__all__ = ["golden_of", "picture_cases", "time_items"]
+__all__ = ["golden_of", "picture_cases", "taken", "time_items"]
 
 PICTURE = (375, 500)
 """Height and width of pictures whose outputs become golden tensors of the variant, beside those of
@@ -31,10 +34,14 @@ def picture_cases(fusion: Fusion, processing: Processing) -> list[Case]:
     axes = fusion.axes
     opt = tuple(axes[name].opt for name in SIDES.values() if name in axes)
     sides = [opt, PICTURE] if opt else [fusion.image.shape[:2]]
-    return [
-        _pictures(processing, int(height), int(width), tuple(sorted(sizes)))
-        for height, width in sides
-    ]
+    within = dict.fromkeys(_within(int(h), int(w), fusion.spec.limits) for h, w in sides)
+    return [_pictures(processing, h, w, tuple(sorted(sizes))) for h, w in within]
+
+
+def _within(height: int, width: int, limits: Limits) -> tuple[int, int]:
+    """The size, made smaller where a request's image may not be so large."""
+    factor = min(1.0, limits.side / max(height, width), (limits.pixels / (height * width)) ** 0.5)
+    return max(1, int(height * factor)), max(1, int(width * factor))
 
 
 def _pictures(processing: Processing, height: int, width: int, sizes: tuple[int, ...]) -> Case:
@@ -50,6 +57,16 @@ def golden_of(predictor: Predictor, case: Case) -> Golden:
     parts = [predictor.predict_batch(batch_of(case.inputs, size, start)) for start in range(count)]
     outputs = {name: np.concatenate([part[name][:1] for part in parts]) for name in parts[0]}
     return Golden(case, outputs)
+
+
+def taken(predictor: Predictor, items: list[Any]) -> list[Any]:
+    """The items that pre-processing does not refuse."""
+    found: list[Any] = []
+    for item in items:
+        with suppress(InputError):
+            predictor.preprocess(item)
+            found.append(item)
+    return found
 
 
 def time_items(predictor: Predictor, items: list[Any]) -> float:

@@ -161,6 +161,25 @@ def test_auto_keeps_the_faster_one_and_tells_both_times(
         assert (variant.placement == "graph") == (graph < python)
 
 
+def test_narrow_limits_make_the_golden_pictures_smaller(
+    colors: dict[str, Any], build_spec: BuildSpec
+) -> None:
+    limits = {"side": 300, "pixels": 50_000, "bytes": 40_000}
+    (variant,) = build_spec(colors | {"placement": "graph", "limits": limits}).manifest.variants
+    assert variant.placement == "graph"
+    names = " ".join(case.case for case in variant.parity)
+    assert "pictures 223x223" in names  # the root of 50,000
+    assert "pictures 258x193" in names
+
+
+def test_a_gate_that_could_compare_nothing_fails_the_build(
+    colors: dict[str, Any], build_spec: BuildSpec
+) -> None:
+    with pytest.raises(ProcessingError, match="refuses every image of the gate") as caught:
+        build_spec(colors | {"limits": {"bytes": 10}})
+    assert (caught.value.code, caught.value.hint) == ("gate_empty", "widen `limits` in the spec")
+
+
 def test_an_engine_that_runs_no_graph_says_so(
     colors: dict[str, Any], build_spec: BuildSpec
 ) -> None:
