@@ -67,7 +67,7 @@ def preprocess_file(processing: Processing, file: Path, field: str) -> Tensors:
 def read_item(file: Path) -> bytes | str | np.ndarray:
     """A sample as a request would bring it.
 
-    The array in a ``.npy``, the text in a ``.txt``, else the bytes of an image.
+    The array in a ``.npy``, the text in a ``.txt``, else the bytes of a file.
     """
     if file.suffix == ".txt":
         try:

@@ -14,7 +14,7 @@ ROUNDING = 1.01
 def check(gate: Gate) -> None:
     """Raise ``ProcessingError`` where an execution is not the reference's."""
     for gap in gate.gaps:
-        if gap.step.startswith(CHAIN) and not gate.exact:
+        if gate.unbounded(gap):
             continue
         bound = gate.bound if gap.stage == "preprocess" else 1.0
         if gap.worst > bound * ROUNDING:
@@ -24,7 +24,8 @@ def check(gate: Gate) -> None:
 def _message(gate: Gate, gap: StepGap, bound: float) -> str:
     where = f" on {gate.where}" if gate.where else ""
     what = "all steps together" if gap.step.startswith(CHAIN) else f"step '{gap.step}'"
-    unit = "grey levels" if gap.stage == "preprocess" else f"times {_TOLERANCE}"
+    levels = gap.stage == "preprocess" and gate.unit == "grey levels"
+    unit = "grey levels" if levels else f"times {_TOLERANCE}"
     return (
         f"{gap.stage}: {what} in {_WORDS[gate.execution]}{where} differs from its reference by "
         f"{gap.worst:.3g} {unit} on '{gap.item}', at most {bound:g} is allowed"

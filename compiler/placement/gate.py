@@ -21,15 +21,16 @@ from runtime.processing import Processing
 from runtime.tensors import Tensors, rows
 from specs.errors import InputError, ProcessingError
 from specs.flow import carried, postprocess_start, preprocess_start, walk
-from specs.gate import CHAIN, PLAIN_CHAIN, Execution, Gate, StepGap
+from specs.gate import CHAIN, PLAIN_CHAIN, Execution, Gate, StepGap, Unit
 from specs.ops import GEOMETRY, Libraries, Op
+from specs.ops.python import Python
 from specs.schema import Spec
 from specs.values import Value
 
 __all__ = ["BOUND", "Reference", "graph_gate", "python_gate"]
 
 BOUND = 1.0
-"""Grey levels that generated Python may differ from the reference by."""
+"""Grey levels, of sounds tolerances, that generated Python may differ from the reference by."""
 Items = Mapping[str, Any]
 """Items by the name that a person knows them by."""
 
@@ -95,6 +96,18 @@ class Reference:
     _traced: dict[str, Traced] = field(default_factory=dict[str, Traced])
     _python: dict[str, Tensors] = field(default_factory=dict[str, Tensors])
 
+    @property
+    def unit(self) -> Unit:
+        """What distances before the model count in: a sound has no grey levels."""
+        sound = preprocess_start(self.spec).kind == "audio"
+        return "tolerance" if sound else "grey levels"
+
+    def apart(self, found: Any, wanted: Any, value: Value) -> Apart:  # noqa: ANN401 - arrays
+        """How far two results of a step before the model lie apart."""
+        if self.unit == "tolerance":
+            return answers_apart(found, wanted)
+        return pixels_apart(found, wanted, value)
+
     def before(self) -> Iterator[tuple[str, Traced, Tensors]]:
         """Every item that is taken: its name, the reference's way, and what Python makes of it."""
         for name, item in self.items.items():
@@ -107,7 +120,7 @@ class Reference:
         """Refuse to compare nothing: raise ``ProcessingError`` where every item is refused."""
         if self.items and next(self.before(), None) is None:
             found = "; ".join(f"{name}: {code}" for name, code in self.refused.items())
-            message = f"the pre-processing refuses every image of the gate: {found}"
+            message = f"the pre-processing refuses every item of the gate: {found}"
             raise ProcessingError(message, hint="widen `limits` in the spec", code="gate_empty")
 
     def _run(self, name: str, item: object) -> None:
@@ -176,10 +189,10 @@ def python_gate(reference: Reference) -> Gate:
     for name, traced, tensors in reference.before():
         wanted = _by_input(traced, reference.spec)
         found = {key: tensors[key] for key in wanted}
-        gaps.add("preprocess", CHAIN, name, pixels_apart(found, wanted, traced.value))
+        gaps.add("preprocess", CHAIN, name, reference.apart(found, wanted, traced.value))
         if reference.plain:
             again = reference.plain.preprocess(reference.items[name])
-            apart = pixels_apart({key: again[key] for key in wanted}, wanted, traced.value)
+            apart = reference.apart({key: again[key] for key in wanted}, wanted, traced.value)
             gaps.add("preprocess", PLAIN_CHAIN, name, apart)
     return _gate("python", "", BOUND, reference, gaps)
 
@@ -204,7 +217,7 @@ def graph_gate(
         assert prepare is not None  # noqa: S101 - the line above
         wanted = _by_input(traced, reference.spec)
         found = prepare(reference.items[name])
-        gaps.add("preprocess", CHAIN, name, pixels_apart(found, wanted, traced.value))
+        gaps.add("preprocess", CHAIN, name, reference.apart(found, wanted, traced.value))
     return _gate("graph", where, bound, reference, gaps)
 
 
@@ -222,7 +235,7 @@ def _each_step(reference: Reference, gaps: _Gaps, run: Callable[..., Any]) -> No
         for (op, value, x), wanted in _with_results(traced):
             found = run(op, value, x, None, reference.home) if _compared(op) else None
             if found is not None:  # some steps have no nodes
-                apart = pixels_apart(found, wanted, op.flow(value))
+                apart = reference.apart(found, wanted, op.flow(value))
                 gaps.add("preprocess", type(op).name, name, apart)
     for name, traced, beside in reference.behind():
         for (op, value, x), wanted in _with_results(traced):
@@ -245,9 +258,11 @@ def _gate(
         execution=execution,
         where=where,
         bound=bound,
+        unit=reference.unit,
         items=len(reference.items) - len(reference.refused) + len(reference.goldens),
         refused=tuple(f"{name}: {code}" for name, code in reference.refused.items()),
         gaps=gaps.gaps(),
         exact=all(op.exact for op in spec.preprocess),
+        own_code=any(isinstance(op, Python) for op in spec.preprocess),
         not_compared=tuple(unjudged),
     )
