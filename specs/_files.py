@@ -5,13 +5,16 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from specs._own_code import own_code_faults
 from specs.faults import Fault, nearest
 from specs.faults import Path as FieldPath
 from specs.flow import postprocess_start, walk
 from specs.ops import Op
 from specs.ops._labels import Labelled
+from specs.ops.python import Python
 from specs.schema import Spec
 
 __all__ = ["missing_files"]
@@ -23,13 +26,38 @@ def missing_files(spec: Spec, folder: Path) -> Iterator[Fault]:
     """A fault per named file that is not below ``folder``, and per glob that matches nothing."""
     for path, name in _named(spec):
         if not os.path.isfile(folder / name):  # noqa: PTH113 - Path.is_file raises on long names
-            message = f"there is no file {name!r} in the spec's folder"
-            yield Fault(path, "file_missing", message, _close(folder, name))
+            yield _missing(path, folder, name)
     yield from _short_labels(spec, folder)
+    yield from _own_code(spec, folder)
     for index, pattern in enumerate(spec.verify.samples):
         if not _matches(folder, pattern):
             message = f"no file matches {pattern!r} in the spec's folder"
             yield Fault(("verify", "samples", index), "samples_missing", message)
+
+
+def _missing(path: FieldPath, folder: Path, name: str) -> Fault:
+    if os.path.isdir(folder / name):  # noqa: PTH112 - as with files
+        message = f"{name!r} is a folder, expected a file"
+        return Fault(path, "file_missing", message, "name a file in it")
+    message = f"there is no file {name!r} in the spec's folder"
+    return Fault(path, "file_missing", message, _close(folder, name))
+
+
+def _own_code(spec: Spec, folder: Path) -> Iterator[Fault]:
+    """Files of ``python`` steps that are no Python, or lack the function; none of them is run."""
+    for stage, steps in (("preprocess", spec.preprocess), ("postprocess", spec.postprocess)):
+        for index, step in enumerate(steps):
+            if isinstance(step, Python) and (source := _source(folder / step.file)) is not None:
+                path: FieldPath = (stage, index, step.name)
+                for fault in own_code_faults(step, source):
+                    yield replace(fault, path=(*path, *fault.path))
+
+
+def _source(file: Path) -> bytes | None:
+    try:
+        return file.read_bytes()
+    except (OSError, ValueError):
+        return None  # told as a file that is not there
 
 
 def _named(spec: Spec) -> Iterator[tuple[FieldPath, str]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 from pydantic import ValidationError
 
 from specs._translate import faults_of
@@ -15,7 +17,7 @@ from specs.faults import Fault, Path, nearest
 from specs.flow import check_postprocess, check_preprocess
 
 if TYPE_CHECKING:
-    from specs.schema import Export, Rename, Replicas, Spec, Target, Weights
+    from specs.schema import Export, Rename, Replicas, Spec, Target, TensorSpec, Weights
 
 __all__ = ["rename", "replicas", "spec", "weights"]
 
@@ -35,6 +37,14 @@ ONLY_TORCHSCRIPT = (
     "export_modules_as_functions",
     "operator_export_type",
     "training",
+)
+MAX_BATCH = 65_536
+"""Items; the largest batch of ImageNet's pictures that a GPU holds is a few thousand."""
+MAX_GIB = 16
+"""Of all inputs of the largest batch."""
+BATCH_HINT = (
+    "max is the largest batch that the engine computes at once, and every build runs it; requests "
+    "of more items are split"
 )
 OPSETS = {"dynamo": (18, 26), "torchscript": (9, 20)}
 """What torch 2.14's exporters honour; outside, dynamo silently writes another opset."""
@@ -74,6 +84,7 @@ def spec(value: Spec) -> Iterator[Fault]:
     """Every check across the parts of a spec."""
     yield from _source(value)
     yield from _dims(value)
+    yield from _batch(value)
     yield from _export(value.export, value)
     yield from _targets(value.targets)
     yield from _int8(value)
@@ -110,6 +121,33 @@ def _dims(value: Spec) -> Iterator[Fault]:
     for dim in sorted(value.dynamic_axes.keys() - used):
         hint = nearest(dim, used) if used else "name it in a shape, or remove it"
         yield Fault(("dynamic_axes", dim), "axis_unused", f"no shape uses '{dim}'", hint)
+
+
+def _batch(value: Spec) -> Iterator[Fault]:
+    """The largest batch is run by every build: it must be one that a machine can hold."""
+    name, tensor = next(iter(value.inputs.items()))
+    batch = tensor.shape[0]
+    named = isinstance(batch, str) and batch in value.dynamic_axes
+    if isinstance(batch, str) and not named:
+        return  # told as an axis that is not there
+    path: Path = ("dynamic_axes", str(batch), "max") if named else ("inputs", name, "shape")
+    most = value.batch.max
+    if most > MAX_BATCH:
+        message = f"a batch of {most:,} items, at most {MAX_BATCH:,} are taken"
+        yield Fault(path, "batch_size", message, BATCH_HINT)
+        return
+    gibibytes = most * sum(_item_bytes(each, value) for each in value.inputs.values()) / 2**30
+    if gibibytes > MAX_GIB:
+        message = f"a batch of {most:,} items has {gibibytes:,.0f} GiB of inputs, at most {MAX_GIB}"
+        yield Fault(path, "batch_size", message, BATCH_HINT)
+
+
+def _item_bytes(tensor: TensorSpec, value: Spec) -> int:
+    """Bytes of one item of an input, other axes at their ``opt``."""
+    axes = value.dynamic_axes
+    named = [axes[dim].opt for dim in tensor.shape[1:] if isinstance(dim, str) and dim in axes]
+    fixed = [dim for dim in tensor.shape[1:] if isinstance(dim, int)]
+    return math.prod([*named, *fixed]) * np.dtype(tensor.dtype).itemsize
 
 
 def _is_slip(dim: str, value: Spec) -> bool:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import errno
+import os
 import sys
+from contextlib import suppress
 from functools import cached_property
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
@@ -15,7 +18,7 @@ import click
 from specs.errors import DeploycError, SpecError
 from specs.faults import nearest
 
-__all__ = ["EXTRAS", "main"]
+__all__ = ["EXTRAS", "main", "print_error"]
 
 EXTRAS = {
     "jinja2": "build",
@@ -32,6 +35,8 @@ EXTRAS = {
 }
 """Which extra of the installation brings an imported package."""
 
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""What stdout says where a disk is full, or gone."""
 INTERRUPTED = 130
 """128 + SIGINT, as shells have it."""
 
@@ -65,11 +70,22 @@ class Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - click's own signature
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:
+            if error.filename is not None or error.errno not in UNWRITABLE:
+                raise
+            _give_up_stdout()
+            click.echo(f"error: the output cannot be written: {error.strerror}", err=True)
+            click.echo("hint: make room, or send it elsewhere", err=True)
+            sys.exit(1)
+
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own signature
         try:
             return super().invoke(ctx)
         except DeploycError as error:
-            _print(error)
+            print_error(error)
             ctx.exit(1)
         except ModuleNotFoundError as error:
             _print_extra(error)
@@ -77,6 +93,14 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(INTERRUPTED)
+
+
+def _give_up_stdout() -> None:
+    """Let what Python still holds for stdout go nowhere: flushing it at exit would fail again."""
+    with suppress(OSError, ValueError):  # a stdout that is no file
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def summary(point: EntryPoint) -> str:
@@ -101,7 +125,8 @@ def _docstring(source: str, function: str) -> str:
     return ""
 
 
-def _print(error: DeploycError) -> None:
+def print_error(error: DeploycError) -> None:
+    """Print what is wrong and what to do, to stderr."""
     problems = error.problems if isinstance(error, SpecError) else ()
     for text in problems or (error.message,):
         click.echo(f"error: {text}", err=True)

@@ -184,8 +184,8 @@ class ArtifactError(DeploycError):
 class InputError(DeploycError):
     """One item of a request is at fault; ``code`` names how.
 
-    Codes: ``not_an_image``, ``corrupt_image``, ``too_large``, ``wrong_dtype``, ``wrong_shape``,
-    ``wrong_input``, ``not_finite``.
+    Codes: ``empty_item``, ``not_an_image``, ``corrupt_image``, ``too_large``, ``wrong_dtype``,
+    ``wrong_shape``, ``wrong_input``, ``not_finite``; every one is in ``docs/serving.md``.
     """
 
     default_code = "wrong_input"

@@ -124,7 +124,8 @@ def _document(path: Path) -> Document:
 
 def _error(path: Path, document: Document, faults: Iterable[Fault]) -> SpecError:
     problems = {_problem(path, document, fault) for fault in faults}
-    return SpecError.of(*sorted(problems, key=lambda problem: (problem.line, problem.column)))
+    # Several lie at one place: in which order they are told must not change from run to run.
+    return SpecError.of(*sorted(problems, key=lambda p: (p.line, p.column, p.path, p.code)))
 
 
 def _problem(path: Path, document: Document, fault: Fault) -> Problem:

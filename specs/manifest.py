@@ -23,6 +23,7 @@ __all__ = [
     "FileEntry",
     "Graph",
     "Manifest",
+    "OwnStep",
     "ParityCase",
     "Takes",
     "Variant",
@@ -35,8 +36,8 @@ SCHEMA_VERSION = 3
 
 Answer = Literal["classes", "detections", "image", "tensors"]
 """What a request is answered with: ranked classes, found boxes, a picture, or named tensors."""
-Takes = Literal["image", "text", "tensors"]
-"""What an item of a request is: an image file, a text, or the model's inputs."""
+Takes = Literal["image", "audio", "text", "tensors"]
+"""What an item of a request is: an image file, a sound file, a text, or the model's inputs."""
 
 
 class FileEntry(Frozen):
@@ -141,6 +142,20 @@ class Choice(Frozen):
     candidates: tuple[Candidate, ...]
 
 
+class OwnStep(Frozen):
+    """A step of the spec's own code (``python``): it has no reference that it could be held to."""
+
+    stage: Literal["preprocess", "postprocess"]
+    function: str
+    file: str
+    """In the spec's folder."""
+    copy_in: str
+    """Its copy in the artifact."""
+
+    def __str__(self) -> str:
+        return f"{self.stage}: {self.function} in {self.file} ({self.copy_in})"
+
+
 class Variant(Frozen):
     """A target, as built."""
 
@@ -215,6 +230,8 @@ class Manifest(Frozen):
     """What loading does where the preferred variant cannot run."""
     gates: tuple[Gate, ...] = ()
     """How far every execution of the processing lies from its reference."""
+    own_code: tuple[OwnStep, ...] = ()
+    """The spec's own functions among its steps."""
     choices: tuple[Choice, ...] = ()
     """The tables of every target that said ``auto``."""
     limits: Limits

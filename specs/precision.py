@@ -26,8 +26,9 @@ class Quantize(Frozen):
     """Which percentile of the values the range covers, where ``method`` is percentile."""
     per_channel: bool = True
     """One scale per output channel of a weight in place of one per tensor."""
-    reduce_range: bool = False
-    """Weights of 7 bits, for x86 processors without VNNI: their sums of 8-bit products saturate."""
+    reduce_range: bool | None = None
+    """Weights of 7 bits, for x86 processors without VNNI: their sums of 8-bit products saturate. By
+    default for targets on the CPU, where the machine that builds has such a processor."""
     exclude: tuple[str, ...] = ()
     """Regular expressions of node names that stay in fp32, each of a whole name."""
 

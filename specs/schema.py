@@ -274,6 +274,8 @@ class Limits(Frozen):
     """Longer side of an image."""
     text: int = Field(default=100_000, ge=1)
     """Characters of a text."""
+    seconds: int = Field(default=600, ge=1, le=86_400)
+    """Length of a sound that its file declares."""
     bytes: int = Field(default=20_000_000, ge=1)
     """Size of an encoded item."""
     pixels: int = Field(default=50_000_000, ge=1, le=178_956_970)

@@ -13,6 +13,7 @@ Dim = int | str
 
 Kind = Literal[
     "encoded",
+    "audio",
     "text",
     "image",
     "tensor",
@@ -41,8 +42,10 @@ class Value:
     """The type of a value between two steps.
 
     Args:
-        kind: ``encoded`` (bytes of an image file), ``text`` (a string), ``image`` (array [height,
-            width, channels]), ``tensor`` (any array), ``tensors`` (several, by name: ``fields``),
+        kind: ``encoded`` (bytes of an image file), ``audio`` (bytes of a sound file), ``text`` (a
+            string), ``image`` (array [height, width, channels]), ``tensor`` (any array; a sound,
+            [samples] or [channels, samples], where it has a ``rate``), ``tensors`` (several, by
+            name: ``fields``),
             ``boxes`` (candidates: the arrays ``boxes`` [batch, n, 4] and ``scores`` [batch, n,
             classes], by name: ``fields``), ``detections`` (for each item of a batch a mapping of
             ``boxes`` [m, 4], ``scores`` [m] and ``classes`` [m], best first), ``classes`` (ranked,
@@ -65,6 +68,7 @@ class Value:
         languages: the languages of the labels.
         fewer: an item may have fewer entries than ``shape`` says.
         origin: the model's output that a tensor comes from, where it is not the first one.
+        rate: samples in a second, in Hz, of a tensor that is a sound; None for all else.
     """
 
     kind: Kind
@@ -83,6 +87,7 @@ class Value:
     languages: tuple[str, ...] = ()
     fewer: bool = False
     origin: str = ""
+    rate: int | None = None
 
     def but(self, **changes: Any) -> Value:  # noqa: ANN401 - dataclasses.replace's own signature
         """This value with some fields changed."""
@@ -91,9 +96,12 @@ class Value:
     def __str__(self) -> str:
         if self.kind == "encoded":
             return "the bytes of an image file"
+        if self.kind == "audio":
+            return "the bytes of a sound file"
         if self.fields:
             return f"{self.kind} ({', '.join(f'{k}: {v}' for k, v in self.fields.items())})"
-        words = [self.color, self.layout, self.kind, self.dtype, show_shape(self.shape)]
+        rate = f"at {self.rate} Hz" if self.rate else ""
+        words = [self.color, self.layout, self.kind, self.dtype, show_shape(self.shape), rate]
         return " ".join(word for word in words if word)
 
 

@@ -40,6 +40,8 @@ class Emitted:
             never on pixels, since it is computed without them where the step is in the graph.
             The first step's has ``{x}``, what it gave, and ``data``, what it took. It may raise
             BadInput for a size that the step cannot take or would make.
+        into: where the step can write its result to memory that is used again: the expression that
+            does, from ``{x}`` and ``{into}``, an array of the result's dtype, or None.
         files: files of the spec's folder that the artifact takes along: name in the artifact, and
             path as the spec writes it.
     """
@@ -49,6 +51,7 @@ class Emitted:
     functions: tuple[Callable[..., Any], ...] = ()
     constants: Mapping[str, str] = field(default_factory=dict[str, str])
     geometry: str = ""
+    into: str = ""
     files: Mapping[str, str] = field(default_factory=dict[str, str])
 
 

@@ -10,6 +10,8 @@ __all__ = [
     "need_classes",
     "need_float_tensor",
     "need_image",
+    "need_scores",
+    "need_sound",
     "need_values",
 ]
 
@@ -47,9 +49,22 @@ def check_fill(op: str, value: Value, fill: float | tuple[float, ...]) -> Value:
     if value.dtype == "uint8" and not all(v % 1 == 0 and 0 <= v <= 255 for v in fills):  # noqa: PLR2004
         message = f"{op} fills a uint8 image with {fill}"
         raise FlowError(message, "use whole numbers from 0 to 255")
+    _check_near(op, value, fills)
     low = None if value.low is None else min(value.low, *fills)
     high = None if value.high is None else max(value.high, *fills)
     return value.but(low=low, high=high)
+
+
+def _check_near(op: str, value: Value, fills: tuple[float, ...]) -> None:
+    """Refuse a fill in other units than the pixels: 114 among values from -2 to 3."""
+    if value.low is None or value.high is None:
+        return
+    span = value.high - value.low
+    if any(not value.low - span <= fill <= value.high + span for fill in fills):
+        found = f"{op} fills with {', '.join(f'{fill:g}' for fill in fills)}"
+        message = f"{found}, the image's values run from {value.low:.3g} to {value.high:.3g}"
+        hint = f"put {op} before the step that scales them, or give fill in their units"
+        raise FlowError(message, hint)
 
 
 def need_float_tensor(op: str, value: Value) -> None:
@@ -59,6 +74,26 @@ def need_float_tensor(op: str, value: Value) -> None:
     if value.dtype not in FLOATS:
         message = f"{op} takes a floating point tensor, found {value.dtype}"
         raise FlowError(message, f"put - cast: float32 before {op}")
+
+
+def need_sound(op: str, value: Value) -> tuple[tuple[Dim, ...], Dim, int]:
+    """Leading dims, samples and rate of a ``value`` that is a sound [..., samples], float32."""
+    if value.kind != "tensor" or value.rate is None:
+        message = f"{op} takes a sound [samples], found {value}"
+        raise FlowError(message, "put - decode_audio: 16000 first")
+    if value.dtype != "float32":
+        message = f"{op} takes a sound in float32, found {value.dtype}"
+        raise FlowError(message, f"put {op} before - cast: {value.dtype}")
+    return value.shape[:-1], value.shape[-1], value.rate
+
+
+def need_scores(op: str, value: Value) -> None:
+    """``value`` is a floating point tensor that no softmax or sigmoid went through yet."""
+    need_float_tensor(op, value)
+    if value.probability:
+        message = f"{op} takes scores, found the probabilities of a softmax or sigmoid before it"
+        hint = f"remove {op}, or the step that made them; after - scale they count as scores"
+        raise FlowError(message, hint)
 
 
 def need_classes(op: str, value: Value) -> Dim:
@@ -74,6 +109,7 @@ def need_classes(op: str, value: Value) -> Dim:
 def _before(op: str, value: Value) -> str:
     hints = {
         "encoded": "put - decode_image: RGB first",
+        "audio": "put - decode_audio: 16000 first",
         "tensors": f"put - select: {{output: NAME}} before {op}",
         "classes": f"put {op} before the step that ranks the classes",
         "answer_image": f"put {op} before - to_image",

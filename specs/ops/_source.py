@@ -18,6 +18,7 @@ __all__ = [
     "MAX_BYTES",
     "MAX_FRAMES",
     "MAX_PIXELS",
+    "MAX_SECONDS",
     "MAX_SIDE",
     "MAX_TEXT",
     "BadInput",
@@ -36,6 +37,7 @@ MAX_PIXELS = 50_000_000
 MAX_SIDE = 20_000
 MAX_FRAMES = 1_000
 MAX_TEXT = 100_000
+MAX_SECONDS = 600
 
 Shape = tuple[int | tuple[str, int, int], ...]
 
@@ -62,7 +64,8 @@ def as_array(data: object, name: str) -> NDArray[Any]:
     try:
         array = np.asarray(data)
     except Exception as error:
-        message = f"'{name}' is no array: {error}"
+        # What numpy says of it differs between versions.
+        message = f"'{name}' is no array: its lists are not equally long, or too deep"
         hint = "send an array, or nested lists of equal lengths"
         raise BadInput("wrong_shape", message, hint) from error
     if array.dtype.kind not in "biuf":
@@ -107,12 +110,14 @@ def check_shape(
 
 
 def as_tensor(array: NDArray[Any], name: str, dtype: str) -> NDArray[Any]:
-    """Convert to ``dtype`` where no value is lost; a float's last digits may be."""
+    """Convert to ``dtype`` where no value is lost; in floating point last digits may be."""
     check_finite(array, name)
+    if (array.dtype.kind == "b") != (np.dtype(dtype).kind == "b"):
+        message = f"'{name}' is {array.dtype}, expected {dtype}"
+        raise BadInput("wrong_dtype", message, f"send {dtype}")
     with np.errstate(all="ignore"):
         tensor = np.asarray(array, dtype, order="C")
-        both_float = array.dtype.kind == tensor.dtype.kind == "f"
-        kept = np.isfinite(tensor) if both_float else tensor == array
+        kept = np.isfinite(tensor) if tensor.dtype.kind == "f" else tensor == array
     if not kept.all():
         message = f"'{name}' is {array.dtype} with values that {dtype} cannot hold"
         raise BadInput("wrong_dtype", message, f"send {dtype}")
@@ -143,11 +148,20 @@ def as_tensors(
     return tensors
 
 
-def as_input(x: NDArray[Any], name: str, dtype: str, shape: Shape) -> NDArray[Any]:
+def as_input(
+    x: NDArray[Any],
+    name: str,
+    dtype: str,
+    shape: Shape,
+    into: NDArray[Any] | None = None,
+) -> NDArray[Any]:
     """Check the finished item, and give it the memory layout that engines take."""
     check_shape(x, name, shape)
     if x.dtype.kind == "f" and np.dtype(dtype).kind in "iu":
         # Only an item that came as floating point gets here: its steps kept it so.
         limits = np.iinfo(dtype)
         x = np.rint(x).clip(limits.min, limits.max)
-    return np.asarray(x, dtype, order="C")
+    if into is None or x is into:
+        return np.asarray(x, dtype, order="C")
+    np.copyto(into, x, casting="unsafe")
+    return into

@@ -184,7 +184,7 @@ def check_bytes(data: bytes) -> None:
     """Refuse a file by its size."""
     if not data:
         message = "the item is empty, 0 bytes"
-        raise BadInput("not_an_image", message, "send the bytes of an image file")
+        raise BadInput("empty_item", message, "send the bytes of an image file")
     if len(data) > MAX_BYTES:
         message = f"the file has {len(data)} bytes, at most {MAX_BYTES} are taken"
         raise BadInput("too_large", message, "send a smaller file")
@@ -283,6 +283,9 @@ def as_pixels(array: NDArray[Any]) -> NDArray[Any]:
     """Return values from 0 to 255 as uint8, or as float32 where they came as floats."""
     if array.dtype == np.uint8:
         return array
+    if array.dtype.kind == "b":
+        message = "the image is bool, expected values from 0 to 255"
+        raise BadInput("wrong_dtype", message, "send uint8: False is 0, True is 255")
     check_finite(array, "image")
     low, high = array.min(), array.max()
     if low < 0 or high > WHITE:

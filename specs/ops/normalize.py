@@ -78,11 +78,13 @@ class Normalize(Op):
     def _emit_planes(self, layout: Layout, value: Value) -> Emitted:
         """Channels first, so that every pass is over numbers that lie side by side."""
         planes = self.emit(layout.flow(value))
+        expression = planes.expression.replace("normalize(", "normalize_planes(")
         return Emitted(
-            planes.expression.replace("normalize(", "normalize_planes("),
+            expression,
             f"{layout.emit(value).comment} {planes.comment}",
             (normalize_planes,),
             planes.constants,
+            into=expression.removesuffix(")") + ", {into})",
         )
 
     def fuse(self, graph: Graph, x: Symbols, value: Value) -> Fused:
@@ -167,9 +169,14 @@ def normalize_planes(
     scale: float,
     mean: NDArray[Any],
     std: NDArray[Any],
+    into: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
     """Put the channels first and compute (x / scale - mean) / std, in one copy."""
-    planes = np.moveaxis(x, -1, -3).astype(np.float32, order="C")
+    x = np.moveaxis(x, -1, -3)
+    planes = into
+    if planes is None or planes.shape != x.shape:
+        planes = np.empty(x.shape, np.float32)
+    np.copyto(planes, x)
     planes /= np.float32(scale)
     planes -= mean
     planes /= std

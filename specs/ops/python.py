@@ -31,6 +31,8 @@ Size = Annotated[int, Field(ge=1, strict=True)]
 Shape = Annotated[tuple[Size | Name, ...], Field(min_length=1)]
 TAKEN = ("image", "tensor", "tensors", "boxes")
 """What a function may take and give: arrays."""
+LEVELS = 255
+"""Grey levels between black and white."""
 
 
 class Part(Frozen):
@@ -148,8 +150,19 @@ class Python(Op):
             gives.color or (value.color if image else ""),
             gives.low,
             gives.high,
+            step=self._level(value),
             origin=value.origin,
         )
+
+    def _level(self, value: Value) -> float | None:
+        """What a grey level is worth in the result: the steps after it are measured by that."""
+        if value.step is None:
+            return None
+        low, high = self.gives.low, self.gives.high
+        if low is not None and high is not None and low < high:
+            return (high - low) / LEVELS
+        whole = np.dtype(self.gives.dtype or value.dtype).kind in "iu"
+        return 1.0 if whole else value.step
 
     def emit(self, value: Value) -> Emitted:
         result = self.flow(value)

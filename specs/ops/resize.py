@@ -264,6 +264,8 @@ def resize(
     method: str,
 ) -> NDArray[Any]:
     """Resize [height, width, channels] with Pillow: uint8, or float32 by channel."""
+    if size_of(x) == size:  # as Pillow and torchvision do
+        return pixels_of(x)
     height, width = size
     kernel = Image.Resampling[method.upper()]
     if isinstance(x, np.ndarray) and x.dtype != np.uint8:
@@ -285,7 +287,8 @@ def resize_middle(
     """Resize and cut the middle out; what is cut off is not computed where possible."""
     corner = center_corner(size, crop)
     whole_numbers = isinstance(x, Image.Image) or x.dtype == np.uint8
-    if method == "bilinear" and whole_numbers and min(corner) >= 0:
+    asked = method == "bilinear" and size_of(x) != size
+    if asked and whole_numbers and min(corner) >= 0:
         part = shrink_bilinear(as_image(x), size, (*corner, *crop))
         if part is not None:
             return pixels_of(part)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from specs.ops._base import Emitted, Fused, Graph, Libraries, Op, Stage, Symbols
-from specs.ops._checks import need_float_tensor
+from specs.ops._checks import need_scores
 from specs.values import Value
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Sigmoid(Op):
     stages: ClassVar[frozenset[Stage]] = frozenset({"postprocess"})
 
     def flow(self, value: Value) -> Value:
-        need_float_tensor("sigmoid", value)
+        need_scores("sigmoid", value)
         dtype = "float64" if value.dtype == "float64" else "float32"
         return value.but(dtype=dtype, low=0.0, high=1.0, probability=True)
 

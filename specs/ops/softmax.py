@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from specs.ops._base import Emitted, Fused, Graph, Libraries, Op, Stage, Symbols
-from specs.ops._checks import need_float_tensor
+from specs.ops._checks import need_scores
 from specs.values import FlowError, Value, show_shape
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Softmax(Op):
     """The axis that adds up to 1, counted with the batch, which is axis 0."""
 
     def flow(self, value: Value) -> Value:
-        need_float_tensor("softmax", value)
+        need_scores("softmax", value)
         rank = len(value.shape)
         if not -rank <= self.axis < rank or self.axis % rank == 0:
             message = f"softmax has axis {self.axis}, the tensor is {show_shape(value.shape)}"

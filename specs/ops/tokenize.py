@@ -188,10 +188,13 @@ def tokenize(
 
 
 def check_text(text: object) -> str:
-    """Refuse what is no text, too long, or cannot be written as UTF-8."""
+    """Refuse what is no text, empty, too long, or cannot be written as UTF-8."""
     if not isinstance(text, str):
         message = f"the item is {type(text).__name__}, expected a text"
         raise BadInput("not_a_text", message, "send a string")
+    if not text:
+        hint = "send a text with at least one word"
+        raise BadInput("empty_text", "the text is empty", hint)
     if len(text) > MAX_TEXT:
         message = f"the text has {len(text)} characters, at most {MAX_TEXT} are taken"
         raise BadInput("too_large", message, "send a shorter text")

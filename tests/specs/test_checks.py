@@ -29,6 +29,8 @@ WRONG = [
     ({"outputs": "{output: {shape: [bach, 10]}}"}, "outputs.output.shape", "batch_differs", ""),
     ({"outputs": "{output: {shape: [batch, bacth]}}"}, "outputs.output.shape", "axis_undeclared", "did you mean 'batch'?"),
     ({"dynamic_axes": "{batch: {max: 2}, hieght: {max: 3}}"}, "dynamic_axes.hieght", "axis_unused", "known: batch"),
+    ({"dynamic_axes": "{batch: {max: 1000000000}}"}, "dynamic_axes.batch.max", "batch_size", "every build runs it"),
+    ({"dynamic_axes": "{batch: {max: 60000}}", "inputs": "{input: {shape: [batch, 3, 512, 512]}}", "preprocess": "[]"}, "dynamic_axes.batch.max", "batch_size", "every build runs it"),
     ({"export": "{opset: 17}"}, "export.opset", "opset_exporter", "use exporter: torchscript"),
     ({"export": "{exporter: torchscript, opset: 21}"}, "export.opset", "opset_exporter", "use opset: 20"),
     ({"export": "{export_params: false}"}, "export.export_params", "export_params", "remove"),

@@ -15,6 +15,19 @@ Problems = Callable[..., list[Problem]]
 
 GOOD = "[decode_image, {resize: {size: [8, 8]}}, {normalize: {scale: 255}}, {layout: CHW}]"
 
+SCALED = "{normalize: {scale: 255, mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]}}"
+
+
+def test_a_resize_behind_normalize_can_be_meant(problems: Problems) -> None:
+    steps = f"[decode_image, {SCALED}, {{resize: {{size: [8, 8]}}}}, {{layout: CHW}}]"
+    assert problems(preprocess=steps) == []
+    framed = steps.replace("size: [8, 8]", "letterbox: [8, 8], fill: -1")
+    assert problems(preprocess=framed) == []
+
+
+def test_scores_that_were_scaled_may_go_through_softmax(problems: Problems) -> None:
+    assert problems(postprocess="[sigmoid, {scale: 4}, softmax]") == []
+
 
 def test_steps_that_end_in_the_models_input_fit(problems: Problems) -> None:
     assert problems(preprocess=GOOD, postprocess="[softmax, {top_k: 3}]") == []
@@ -30,6 +43,11 @@ WRONG = [
     ({"postprocess": "[{center_crop: 3}]"}, "postprocess[0]", "step_stage"),
     ({"postprocess": "[argmax, softmax]"}, "postprocess[1].softmax", "step_order"),
     ({"postprocess": "[{top_k: 11}]"}, "postprocess[0].top_k", "step_order"),
+    ({"postprocess": "[softmax, softmax]"}, "postprocess[1].softmax", "step_order"),
+    ({"postprocess": "[sigmoid, softmax]"}, "postprocess[1].softmax", "step_order"),
+    ({"postprocess": "[softmax, {clip: {min: 0.1}}, sigmoid]"}, "postprocess[2].sigmoid", "step_order"),
+    ({"preprocess": f"[decode_image, {SCALED}, {{resize: {{letterbox: [8, 8]}}}}, {{layout: CHW}}]"}, "preprocess[2].resize", "step_order"),
+    ({"preprocess": f"[decode_image, {SCALED}, {{pad: {{all: 1, fill: 114}}}}, {{layout: CHW}}]"}, "preprocess[2].pad", "step_order"),
     (
         {"preprocess": GOOD, "inputs": "{a: {shape: [batch, 3, 8, 8]}, b: {shape: [batch, 1]}}"},
         "preprocess[3]",

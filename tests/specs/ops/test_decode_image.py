@@ -87,7 +87,7 @@ def test_it_must_be_the_first_step(image: Value) -> None:
 
 
 def test_no_bytes_and_foreign_bytes_are_not_an_image() -> None:
-    assert refusal(b"") == "not_an_image"
+    assert refusal(b"") == "empty_item"
     assert refusal(b"hello" * 200_000) == "not_an_image"
     assert refusal(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n") == "not_an_image"
 
@@ -353,7 +353,7 @@ def test_no_damaged_file_raises_anything_else(data: bytes, at: int, new: bytes, 
     try:
         decode_image(data[:at] + new + data[at + len(new) : max(end, at)], "RGB")
     except BadInput as error:
-        assert error.code in ("not_an_image", "corrupt_image", "too_large")  # noqa: PT017
+        assert error.code in ("empty_item", "not_an_image", "corrupt_image", "too_large")  # noqa: PT017
 
 
 @settings(max_examples=300, deadline=None)

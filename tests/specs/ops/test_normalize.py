@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from specs.ops.normalize import Normalize
+from specs.ops.normalize import Normalize, normalize_planes
 from specs.values import FlowError, Value
 
 torch: Any = pytest.importorskip("torch")
@@ -82,3 +82,12 @@ def test_every_execution_gives_the_same(
 def test_it_says_what_a_grey_level_is_worth(image: Value) -> None:
     value = Normalize(scale=255, mean=MEAN, std=(0.5, 0.25, 1)).flow(image.but(step=1.0))
     assert value.step == pytest.approx(4 / 255)
+
+
+def test_planes_are_written_where_there_is_room_for_them() -> None:
+    x = np.random.default_rng(0).integers(0, 256, (4, 5, 3), np.uint8)
+    one, room = np.ones((3, 1, 1), np.float32), np.empty((3, 4, 5), np.float32)
+    fresh = normalize_planes(x, 255.0, one, one)
+    assert normalize_planes(x, 255.0, one, one, room) is room
+    assert np.array_equal(room, fresh)
+    assert normalize_planes(x, 255.0, one, one, np.empty((1, 4, 5), np.float32)).shape == room.shape

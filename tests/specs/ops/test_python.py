@@ -185,9 +185,9 @@ def test_no_bytecode_is_written_beside_it(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("def g(x): ...", "has no function f"),
-        ("f = 3", "has no function f"),
-        ("def f(x) return x", "SyntaxError"),
+        ("def g(x): ...", "has no function half"),
+        ("half = 3", "has no function half"),
+        ("def half(x) return x", "SyntaxError"),
         ("import numpie", "numpie"),
     ],
 )
@@ -196,7 +196,7 @@ def test_a_file_that_cannot_be_run_is_told_when_the_artifact_is_opened(
 ) -> None:
     from compiler.processing import generate
 
-    step = "{python: {file: steps/mine.py, function: f}}"
+    step = "{python: {file: steps/mine.py, function: half}}"
     generated = generate(load(postprocess=f"[{step}]").spec, {})
     (name,) = generated.copies
     folder = tmp_path / "artifact"
@@ -228,6 +228,24 @@ def test_what_is_not_said_stays_as_it_came() -> None:
     gives = Gives(kind="tensor", dtype="float32", shape=("n", 4), low=0)
     value = Python(file="s.py", function="f", gives=gives).flow(IMAGE)
     assert value == Value("tensor", "float32", ("n", 4), low=0)
+
+
+@pytest.mark.parametrize(
+    ("step", "gives", "level"),
+    [
+        (1.0, {}, 1.0),
+        (1 / 255, {}, 1 / 255),
+        (1 / 255, {"dtype": "uint8"}, 1.0),
+        (1.0, {"dtype": "float32", "low": -1.0, "high": 1.0}, 2 / 255),
+        (None, {"low": 0.0, "high": 1.0}, None),
+    ],
+)
+def test_what_a_grey_level_is_worth_is_kept_or_follows_from_what_it_gives(
+    step: float | None, gives: dict[str, Any], level: float | None
+) -> None:
+    op = Python(file="s.py", function="f", gives=Gives.model_validate(gives))
+    dtype = "uint8" if step == 1 else "float32"
+    assert op.flow(IMAGE.but(step=step, dtype=dtype)).step == level
 
 
 def test_candidate_boxes_can_be_given() -> None:

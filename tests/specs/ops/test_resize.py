@@ -24,7 +24,9 @@ def noise(height: int, width: int, channels: int = 3) -> Any:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("size", [(61, 40), (40, 61), (20, 20), (1, 50), (300, 2), (1, 1)])
+@pytest.mark.parametrize(
+    "size", [(61, 40), (40, 61), (20, 20), (1, 50), (300, 2), (1, 1), (24, 24), (24, 40), (40, 24)]
+)
 def test_the_shorter_side_is_torchvisions_pixel_for_pixel(
     run_step: RunStep, image: Value, mode: Any, size: tuple[int, int]
 ) -> None:
@@ -48,6 +50,17 @@ def test_grey_images_keep_their_one_channel(run_step: RunStep, image: Value) -> 
     expected = Image.fromarray(x[..., 0]).resize((10, 20), Image.Resampling.BILINEAR)
     result = run_step(Resize(size=(20, 10)), gray, x)
     assert np.array_equal(result[..., 0], np.asarray(expected))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_has_the_wanted_size_stays_as_it_is(
+    run_step: RunStep, image: Value, mode: Any
+) -> None:
+    step = Resize(size=(20, 10), interpolation=mode)
+    for x in (noise(20, 10), noise(20, 10).astype(np.float32) / 3):
+        kept = x.copy()
+        assert np.array_equal(run_step(step, image, x), kept)
+        assert np.array_equal(x, kept)
 
 
 def test_floats_are_resized_without_rounding(run_step: RunStep, image: Value) -> None:
