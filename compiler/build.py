@@ -10,6 +10,7 @@ from typing import Any
 from compiler.choose import build_target
 from compiler.describe import describe, resolved
 from compiler.disk import disk_errors
+from compiler.placement.golden_items import GOLDEN_FILES
 from compiler.profile.store import carried
 from compiler.progress import Reporter
 from compiler.publish import Files, check_place, publish
@@ -133,5 +134,6 @@ def _shared_files(stages: Stages) -> Files:
     files: Files = {"spec.yaml": stage.folder / "spec.yaml"}
     files |= {path.name: path for path in graph_files(stages.graph)}
     files |= {name: stages.processing_stage.folder / name for name in stages.processing_files}
-    files |= {f"golden/images/{name}": path for name, path in stages.golden_images.items()}
+    folder = f"golden/{GOLDEN_FILES.get(stages.generated.takes, '')}"
+    files |= {f"{folder}/{name}": path for name, path in stages.golden_files.items()}
     return files | {f"golden/{path.name}": path for path in stages.golden.iterdir()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import yaml
 
@@ -14,7 +14,9 @@ from specs.answers import answer_schema
 from specs.digests import text_sha256
 from specs.flow import answer_type
 from specs.gate import Gate
-from specs.manifest import SCHEMA_VERSION, Choice, Graph, Manifest, Variant
+from specs.manifest import SCHEMA_VERSION, Choice, Graph, Manifest, OwnStep, Variant
+from specs.ops.python import Python, step_file
+from specs.schema import Spec
 
 __all__ = ["describe", "resolved"]
 
@@ -55,10 +57,19 @@ def describe(
         variants=tuple(variants),
         on_missing=spec.on_missing,
         gates=tuple(gates),
+        own_code=tuple(_own_code(spec)),
         choices=tuple(choices),
         limits=spec.limits,
         serving=spec.serving,
     )
+
+
+def _own_code(spec: Spec) -> Iterator[OwnStep]:
+    for stage, steps in (("preprocess", spec.preprocess), ("postprocess", spec.postprocess)):
+        for op in steps:
+            if isinstance(op, Python):
+                about = {"function": op.function, "file": op.file, "copy_in": step_file(op.file)}
+                yield OwnStep.model_validate({"stage": stage, **about})
 
 
 def _toolchain() -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.accuracy import Labelled, count_right, read_labels
 from compiler.cache import StageResult, StageStore, cache_folder, versions
+from compiler.placement.golden_items import GOLDEN_FILES, GOLDEN_TEXTS, golden_files
 from compiler.processing import PROCESSING, GeneratedProcessing, generate, limits_of
 from compiler.processing import read_labels as read_class_names
 from compiler.progress import Reporter
@@ -41,14 +42,6 @@ LOGS = "logs"
 """Folder of the export stage where the exporter's reports lie, where the spec asks for any."""
 GATE_SAMPLES = 8
 """How many of ``verify.samples`` go through the gate beside the golden images."""
-GOLDEN_TEXTS = {
-    "one word": "word",
-    "sentence": "The quick brown fox jumps over the lazy dog.",
-    "long": "Sentences follow each other, and none of them is the last one. " * 60,
-    "other scripts": "Grüße, Ελλάδα, 東京, مرحبا, 🙂 and a\tTab\nand a line",
-    "spaces": "   ",
-}
-"""Texts that every execution of a spec's pre-processing is run on."""
 TOOLS = ("torch", "torchvision", "onnx", "onnxscript", "numpy", "pillow")
 
 
@@ -236,33 +229,25 @@ class Stages:
     # --- the gate of processing
 
     @cached_property
-    def images_stage(self) -> StageResult:
-        """The golden images as files, where the pre-processing takes images."""
+    def golden_files(self) -> dict[str, Path]:
+        """The golden images or sounds by name; none where a request brings no file."""
+        takes = self.generated.takes
+        if takes not in GOLDEN_FILES:
+            return {}
 
         def make(folder: Path) -> dict[str, Any]:
-            from compiler.placement.golden_images import golden_images
+            return writer(golden_files(takes))(folder)
 
-            for name, content in golden_images().items():
-                (folder / name).write_bytes(content)
-            return {}
-
-        return self.stage(
-            "golden images", "images", {"versions": versions("numpy", "pillow")}, make
-        )
-
-    @property
-    def golden_images(self) -> dict[str, Path]:
-        """The golden images by name; none where a request brings no image."""
-        if self.generated.takes != "image":
-            return {}
-        files = sorted(self.images_stage.folder.iterdir())
+        key = {"takes": takes, "versions": versions("numpy", "pillow")}
+        stage = self.stage(f"golden {GOLDEN_FILES[takes]}", "golden-files", key, make)
+        files = sorted(stage.folder.iterdir())
         return {path.name: path for path in files if path.name != "stage.json"}
 
     def gate_items(self) -> dict[str, Any]:
         """What goes through the executions of ``preprocess``, by name."""
         if self.generated.takes == "text":
             return dict(GOLDEN_TEXTS)
-        items = {name: path.read_bytes() for name, path in self.golden_images.items()}
+        items = {name: path.read_bytes() for name, path in self.golden_files.items()}
         if items:
             items |= {path.name: read_item(path) for path in self.samples[:GATE_SAMPLES]}
         return items
@@ -272,7 +257,7 @@ class Stages:
         return {
             "processing": self.processing_sha,
             "files": {n: _digest_in(content) for n, content in self.processing_files.items()},
-            "images": {name: file_sha256(path) for name, path in self.golden_images.items()},
+            "images": {name: file_sha256(path) for name, path in self.golden_files.items()},
             "samples": [file_sha256(path) for path in self.samples[:GATE_SAMPLES]],
             "golden": self.golden_sha,
             "versions": versions(*TOOLS, *(name.replace("_", "-") for name in FAST)),

@@ -17,6 +17,7 @@ from compiler.publish import Files
 from compiler.stages import MODEL, Stages, digest_of, graph_files
 from runtime.engines import get_engine
 from runtime.golden import batch_of, read_golden
+from runtime.machine import int8_saturates
 from runtime.predictor import Predictor
 from runtime.tensors import Array, Tensors
 from specs.audit import Audit
@@ -136,6 +137,8 @@ class VariantBuild:
         if self.target.precision != "int8":  # which nodes stay in fp32 is found by parity
             pair = tolerance_of(self.spec, self.target)
             inputs |= {"golden": self.stages.golden_sha, "tolerance": pair and pair.model_dump()}
+        elif self.target.quantize.reduce_range is None:
+            inputs |= {"saturates": int8_saturates()}
         return self.stages.stage(
             f"{self.target.name}: precision", "precision", inputs, self._convert
         )

@@ -215,6 +215,31 @@ VARIANTS: Mapping[str, tuple[Spec, Mapping[str, list[str]]]] = {
         ),
         {},
     ),
+    "sound": (
+        make_spec(
+            inputs={"input": {"shape": ["batch", 2, 40, "frames"]}},
+            dynamic_axes={
+                "batch": {"min": 1, "opt": 2, "max": 4},
+                "frames": {"min": 4, "opt": 10, "max": 4000},
+            },
+            preprocess=[
+                {"decode_audio": {"rate": 22_050, "mode": "stereo"}},
+                {"mel_spectrogram": {"n_mels": 40, "power": 1, "log": "ln", "scale": "slaney"}},
+            ],
+        ),
+        {},
+    ),
+    "fixed sound": (
+        make_spec(
+            inputs={"input": {"shape": ["batch", 24, 9]}},
+            preprocess=[
+                {"decode_audio": 8_000},
+                {"pad_or_trim": 2_000},
+                {"mel_spectrogram": {"n_mels": 24, "center": False, "norm": "slaney"}},
+            ],
+        ),
+        {},
+    ),
     "own code": (
         make_spec(
             preprocess=[*CLASSIFY, {"python": {"file": "mine.py", "function": "same"}}],

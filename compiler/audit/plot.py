@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runtime.plot import plot_hint
 from specs.audit import Drift, LayerDrift
 from specs.errors import DeploycError
 
@@ -67,7 +68,8 @@ def plot_drift(drifts: Mapping[str, Drift], title: str, out: Path) -> None:
             figure.savefig(out, metadata={"Software": None} if out.suffix == ".png" else None)
         except (OSError, ValueError) as error:
             message = f"the plot cannot be written to {out}: {error}"
-            raise DeploycError(message, hint="name a .png file", code="plot_failed") from error
+            hint = plot_hint(error, "name a .png file")
+            raise DeploycError(message, hint=hint, code="plot_failed") from error
 
 
 def _draw(axes: Axes, name: str, drift: Drift, color: str, style: str) -> None:

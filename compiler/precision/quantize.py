@@ -19,7 +19,7 @@ import difflib
 import re
 import tempfile
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,8 @@ from compiler.precision._graphs import all_graphs, local_types, prepared, typed,
 from compiler.precision._opset import raised_to
 from compiler.precision._taps import Extent
 from compiler.quiet import quiet
+from runtime.machine import int8_saturates
+from specs.engines import Device
 from specs.errors import DeploycError, ExportError
 
 if TYPE_CHECKING:
@@ -72,6 +74,10 @@ class _Scheme:
     options: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
+SEVEN_BITS = (
+    "weights of 7 bits: sums of 8-bit products may saturate on this processor, which tells of no "
+    "VNNI (quantize.reduce_range)"
+)
 CPU = _Scheme(symmetric=False)
 GPU = _Scheme(
     symmetric=True,
@@ -92,6 +98,9 @@ def quantize(request: Request) -> Converted:
         ExportError: the quantizer refuses the graph, nothing could be quantized, an ``exclude``
             matches no node, or the engine takes no dynamic quantisation; code ``quantize``.
     """
+    if reduced := _seven_bits(request):
+        asked = request.quantize.model_copy(update={"reduce_range": True})
+        request = replace(request, quantize=asked)
     mode = request.quantize.mode
     if mode == "dynamic" and request.engine not in DYNAMIC_ENGINES:
         message = f"{request.engine} cannot run dynamically quantized graphs"
@@ -106,7 +115,18 @@ def quantize(request: Request) -> Converted:
     _check(quantized)
     file = f"{request.graph.stem}.int8.onnx"
     write(quantized, request.folder / file)
-    return Converted(file, notes=(*notes, *_notes(quantized, request, excluded)))
+    said = (SEVEN_BITS,) if reduced else ()
+    return Converted(file, notes=(*notes, *_notes(quantized, request, excluded), *said))
+
+
+def _seven_bits(request: Request) -> bool:
+    """Whether weights get 7 bits without the spec's asking: this machine's sums saturate."""
+    unasked = request.quantize.reduce_range is None
+    return unasked and not _on_gpu(request.engine, request.device) and int8_saturates()
+
+
+def _on_gpu(engine: str, device: Device) -> bool:
+    return engine == "tensorrt" or device == "cuda"
 
 
 def _excluded(proto: onnx.ModelProto, patterns: Collection[str]) -> list[str]:
@@ -159,7 +179,7 @@ def _static(proto: onnx.ModelProto, request: Request, excluded: list[str]) -> on
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-    scheme = GPU if request.engine == "tensorrt" or request.device == "cuda" else CPU
+    scheme = GPU if _on_gpu(request.engine, request.device) else CPU
     ops = list(scheme.ops) or _all_ops()
     graph = typed(_folded(proto))
     names = _activations(graph.graph, ops)
@@ -168,7 +188,7 @@ def _static(proto: onnx.ModelProto, request: Request, excluded: list[str]) -> on
     quantizer = QDQQuantizer(
         graph,
         per_channel=request.quantize.per_channel,
-        reduce_range=request.quantize.reduce_range,
+        reduce_range=bool(request.quantize.reduce_range),
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QInt8 if scheme.symmetric else QuantType.QUInt8,
         tensors_range=_as_tensors_data(ranges),
@@ -247,7 +267,7 @@ def _dynamic(proto: onnx.ModelProto, request: Request, excluded: list[str]) -> o
             str(file),
             op_types_to_quantize=["MatMul"],
             per_channel=request.quantize.per_channel,
-            reduce_range=request.quantize.reduce_range,
+            reduce_range=bool(request.quantize.reduce_range),
             weight_type=QuantType.QInt8,
             nodes_to_exclude=excluded + turned,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -27,13 +27,14 @@ __all__ = ["PROCESSING", "GeneratedProcessing", "InGraph", "generate", "limits_o
 PROCESSING = "processing.py"
 """The file's name in the artifact."""
 INDENT = 4
-TAKES: dict[Kind, Takes] = {"encoded": "image", "text": "text"}
+TAKES: dict[Kind, Takes] = {"encoded": "image", "audio": "audio", "text": "text"}
 LIMITS = {
     "MAX_BYTES": "bytes",
     "MAX_PIXELS": "pixels",
     "MAX_SIDE": "side",
     "MAX_FRAMES": "frames",
     "MAX_TEXT": "text",
+    "MAX_SECONDS": "seconds",
 }
 """The op library's own constants that the spec's limits take the place of."""
 
@@ -145,13 +146,16 @@ class _Draft:
             return self._from_tensors(start)
         first = self.in_graph.first if self.in_graph else len(self.spec.preprocess)
         track = GEOMETRY in carried(self.spec)
-        lines = ["    x = data"]
+        lines = ["    x, into = data, out or {}"]
         python, fused = self.spec.preprocess[:first], self.spec.preprocess[first:]
         python, first = joined(python), len(joined(python))
         steps = [(step.emit(value), to) for step, value, to in walk((*python, *fused), start)]
         # Sizes that a step refuses are refused before the graph makes them.
         follow = track or any(emitted.geometry for emitted, _ in steps[first:])
         for number, (emitted, result) in enumerate(steps):
+            if number == len(steps) - 1 and emitted.into and number < first:
+                into = emitted.into.replace("{into}", self._into(next(iter(self.spec.inputs))))
+                emitted = replace(emitted, expression=into)  # noqa: PLW2901 - the same step
             lines += self._step(emitted) if number < first else []
             lines += self._geometry(emitted, result, number) if follow else []
         last = self._last(start)
@@ -169,9 +173,9 @@ class _Draft:
         inputs = [f'"{name}": {self._tensor(tensor)}' for name, tensor in self.spec.inputs.items()]
         self.constants["INPUTS"] = f"{{{', '.join(inputs)}}}"
         if not self.spec.preprocess:
-            return "    return as_tensors(data, INPUTS)"
+            return "    del out  # the item's own arrays\n    return as_tensors(data, INPUTS)"
         name = next(iter(self.spec.inputs))
-        first = f'    x = as_tensors(data, INPUTS)["{name}"]'
+        first = f'    x, into = as_tensors(data, INPUTS)["{name}"], out or {{}}'
         steps = self._steps(self.spec.preprocess, start)
         return "\n".join([first, *steps, self._end(self._last(start), track=False)])
 
@@ -282,7 +286,12 @@ class _Draft:
         known = self.spec.inputs.get(name)
         dtype = known.dtype if known else value.dtype
         shape = self._shape(known.shape[1:] if known else value.shape)
-        return f'as_input({x}, "{name}", "{dtype}", {shape})'
+        return f'as_input({x}, "{name}", "{dtype}", {shape}, {self._into(name)})'
+
+    @staticmethod
+    def _into(name: str) -> str:
+        """Where an input may be written to, or None."""
+        return f'into.get("{name}")'
 
     def _tensor(self, tensor: TensorSpec) -> str:
         return f'("{tensor.dtype}", {self._shape(tensor.shape[1:])})'
@@ -340,8 +349,14 @@ _CARRIED = """\
 """
 
 _PREPROCESS = '''\
-def preprocess(data: Any) -> dict[str, NDArray[Any]]:
-    """Turn one item into the model's inputs, without the batch; BadInput refuses it."""
+def preprocess(
+    data: Any,
+    out: dict[str, NDArray[Any]] | None = None,
+) -> dict[str, NDArray[Any]]:
+    """Turn one item into the model's inputs, without the batch; BadInput refuses it.
+
+    The result may be written to the arrays in ``out``, by input, of its shape and dtype.
+    """
 '''
 
 _POSTPROCESS = '''\

@@ -10,7 +10,7 @@ from compiler.report import REPORT, render_folder
 from runtime.artifact import check_files, read_manifest
 from runtime.profile import read_profile
 from specs.digests import file_sha256
-from specs.errors import ArtifactError
+from specs.errors import ArtifactError, DeploycError
 from specs.manifest import Manifest
 from specs.profile import Profile, identity, profile_path
 
@@ -99,10 +99,17 @@ def redraw(folder: Path, output: Path | None) -> Path:
 
     Raises:
         ArtifactError: the artifact is torn or changed, or a profile in it cannot be read.
+        DeploycError: ``output`` cannot be written.
         OSError: the disk refuses.
     """
     if output is not None:
-        output.write_text(render_folder(folder, open_artifact(folder)), "utf-8")
+        text = render_folder(folder, open_artifact(folder))
+        try:
+            output.write_text(text, "utf-8")
+        except OSError as error:
+            message = f"{output} cannot be written: {error.strerror}"
+            hint = "name a file, in a folder that is there, with -o"
+            raise DeploycError(message, hint=hint, code="output") from error
         return output
     amend(folder, lambda manifest: {REPORT: render_folder(folder, manifest).encode()})
     return folder / REPORT

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runtime.plot import plot_hint
 from specs.errors import DeploycError
 from specs.profile import Form, Point, Profile
 
@@ -103,7 +104,7 @@ def draw_file(profile: Profile, file: Path) -> None:
             figure.savefig(file)
         except (OSError, ValueError) as error:
             message = f"the drawing cannot be written to {file}: {error}"
-            hint = "name a .png, .svg or .pdf file"
+            hint = plot_hint(error, "name a .png, .svg or .pdf file")
             raise DeploycError(message, hint=hint, code="plot_failed") from error
 
 

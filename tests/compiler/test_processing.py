@@ -120,6 +120,18 @@ def test_the_whole_chain_equals_torchvisions(data: bytes) -> None:
     assert np.array_equal(tensor, expected)
 
 
+@pytest.mark.parametrize("last", ["layout", "normalize"])
+def test_the_result_is_written_where_there_is_room_for_it(last: str) -> None:
+    first = [*CLASSIFY[:-2], CLASSIFY[-1], CLASSIFY[-2]]
+    steps = {"layout": CLASSIFY, "normalize": first}[last]
+    module = load(generate(make_spec(preprocess=steps), {}))
+    data = SYNTHETIC["landscape"]
+    fresh = module.preprocess(data)["input"]
+    room = np.empty_like(fresh)
+    assert module.preprocess(data, {"input": room})["input"] is room
+    assert np.array_equal(room, fresh)
+
+
 def imagenet_samples() -> Path:
     folder = os.environ.get("DEPLOYC_TEST_DATA", "")
     if not folder:

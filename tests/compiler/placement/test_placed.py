@@ -175,7 +175,7 @@ def test_narrow_limits_make_the_golden_pictures_smaller(
 def test_a_gate_that_could_compare_nothing_fails_the_build(
     colors: dict[str, Any], build_spec: BuildSpec
 ) -> None:
-    with pytest.raises(ProcessingError, match="refuses every image of the gate") as caught:
+    with pytest.raises(ProcessingError, match="refuses every item of the gate") as caught:
         build_spec(colors | {"limits": {"bytes": 10}})
     assert (caught.value.code, caught.value.hint) == ("gate_empty", "widen `limits` in the spec")
 

@@ -91,8 +91,32 @@ def test_seven_bit_weights_where_they_are_asked_for(small_net: Any) -> None:
     assert np.abs(_weights(small_net)["w1_quantized"]).max() <= 64
 
 
+@pytest.mark.parametrize(
+    ("saturates", "place", "largest"),
+    [
+        (True, {}, 64),
+        (True, {"engine": "openvino"}, 64),
+        (True, {"engine": "tensorrt"}, 127),
+        (True, {"device": "cuda"}, 127),
+        (True, {"reduce_range": False}, 127),
+        (False, {}, 127),
+    ],
+)
+def test_without_vnni_weights_have_seven_bits_and_the_build_says_so(
+    small_net: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    saturates: bool,
+    place: dict[str, Any],
+    largest: int,
+) -> None:
+    monkeypatch.setattr("compiler.precision.quantize.int8_saturates", lambda: saturates)
+    result = small_net.run("int8", **place)
+    assert (np.abs(_weights(small_net)["w1_quantized"]).max() <= 64) == (largest == 64)
+    assert any("7 bits" in note for note in result.notes) == (largest == 64)
+
+
 def test_excluded_nodes_stay_in_fp32_and_are_told(small_net: Any) -> None:
-    result = small_net.run("int8", exclude=["conv1", "lin.*"])
+    result = small_net.run("int8", exclude=["conv1", "lin.*"], reduce_range=False)
     assert result.notes == ("not quantized, as quantize.exclude asks: conv1, linear",)
     assert _weights(small_net)["w1"].dtype == np.float32
 
