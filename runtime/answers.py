@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -38,15 +39,21 @@ def _picture(pixels: NDArray[Any]) -> dict[str, Any]:
     return {"format": "png", "width": width, "height": height, "base64": encoded}
 
 
+_AS_THEY_ARE = frozenset({str, int, bool, type(None)})
+
+
 def _plain(value: object) -> object:
+    kind = type(value)
+    if kind in _AS_THEY_ARE:  # most of an answer, and quickly told
+        return value
     if isinstance(value, np.ndarray | np.generic):
         return _numbers(np.asarray(cast("NDArray[Any]", value)))
-    if isinstance(value, Mapping):
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if kind is dict or isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in cast("Mapping[object, object]", value).items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in cast("list[object]", value)]
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
     return value
 
 

@@ -20,8 +20,17 @@ REBUILD = "run `deployc build SPEC` again"
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of the artifact in ``folder``; its files are not looked at."""
+    """The manifest of the artifact in ``folder``; its files are not looked at.
+
+    Raises:
+        ArtifactError: there is none, it cannot be read, or is of another schema version.
+    """
     path = folder / MANIFEST
+    if folder.is_file():
+        message = f"{folder} is a file, an artifact is a folder"
+        hint = f"run `deployc build {folder}`, and name the folder that it says"
+        is_spec = folder.suffix in {".yaml", ".yml"}
+        raise ArtifactError(message, hint=hint if is_spec else REBUILD, code="artifact_missing")
     try:
         text = path.read_text("utf-8")
     except FileNotFoundError as error:
@@ -32,7 +41,16 @@ def read_manifest(folder: Path) -> Manifest:
         raise ArtifactError(
             f"{path} cannot be read: {error}", code="artifact_unreadable"
         ) from error
-    return _parse(path, text)
+    manifest = _parse(path, text)
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise _other_version(path, manifest.schema_version)
+    return manifest
+
+
+def _other_version(path: Path, version: object) -> ArtifactError:
+    message = f"{path} has schema version {version}, this deployc reads {SCHEMA_VERSION}"
+    hint = "install the deployc that built it, or " + REBUILD
+    return ArtifactError(message, hint=hint, code="artifact_version")
 
 
 def _parse(path: Path, text: str) -> Manifest:
@@ -41,9 +59,7 @@ def _parse(path: Path, text: str) -> Manifest:
     except ValidationError as error:
         version = _version(text)
         if version is not None and version != SCHEMA_VERSION:
-            message = f"{path} has schema version {version}, this deployc reads {SCHEMA_VERSION}"
-            hint = "install the deployc that built it, or " + REBUILD
-            raise ArtifactError(message, hint=hint, code="artifact_version") from error
+            raise _other_version(path, version) from error
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         message = f"{path} is no valid manifest: {where}: {first['msg']}"
@@ -62,9 +78,6 @@ def _version(text: str) -> object:
 
 def check_files(folder: Path, manifest: Manifest) -> None:
     """Compare every file's hash with the manifest's, or raise ``ArtifactError``."""
-    if manifest.schema_version != SCHEMA_VERSION:
-        found = f"schema version {manifest.schema_version}, this deployc reads {SCHEMA_VERSION}"
-        raise ArtifactError(f"{folder} has {found}", hint=REBUILD, code="artifact_version")
     _check_named(folder, manifest)
     for name, entry in manifest.files.items():
         path = folder / name

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from runtime.answering import Answer, Given, answer_all, given_of
 from runtime.answers import encode_png, to_json
 from runtime.artifact import check_files, read_manifest
-from runtime.files import read_items
 from runtime.plot import plot as draw
-from runtime.predictor import Predictor, load, open_variant
-from runtime.tensors import Tensors
+from runtime.predictor import load, open_variant
+from specs.cli import print_error
 from specs.digests import file_sha256
 from specs.errors import DeploycError, EngineError, InputError
 from specs.gate import CHAIN
@@ -30,22 +31,21 @@ __all__ = ["choice_table", "inspect", "predict"]
 
 ARTIFACT = click.Path(path_type=Path)
 PIPE_WIDTH = 200
-SHOWN_TEXT = 60
-"""Characters of a text that name it in what is printed."""
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
+"""Suffixes that JSON must not have."""
 NAMES = 8
 """Node names on one line, at most."""
 
 
 @dataclass(frozen=True)
-class _Given:
-    """An item, and where it came from: a file, or the text itself."""
+class _Asked:
+    """What the command line asks of `predict`."""
 
-    key: Literal["file", "text"]
-    source: str
-    item: Any
-
-    def __str__(self) -> str:
-        return self.source if self.key == "file" else f'"{_shortened(self.source)}"'
+    files: tuple[Path, ...]
+    texts: tuple[str, ...]
+    plot: Path | None
+    out: Path | None
+    as_json: bool
 
 
 @click.command(short_help="Answer files or texts with an artifact.")
@@ -66,57 +66,78 @@ def predict(  # noqa: PLR0913 - one argument per option
     plot: Path | None,
     out: Path | None,
 ) -> None:
-    """Answer FILES (pictures; texts; .npy, .npz or .json tensors) and texts with ARTIFACT.
+    """Answer FILES (pictures; WAV; texts; .npy, .npz or .json tensors) and texts with ARTIFACT.
 
     A file of tensors holds one item, or several along a first dimension; .npz, and a JSON object,
-    name the inputs. A file of text is one item; .json may hold a list of texts.
+    name the inputs. A file of text is one item; .json may hold a list of texts. What cannot
+    be taken is named, and the rest answered all the same; the exit status is 1 then.
     """
-    if not files and not texts:
-        raise click.UsageError("give files, or --text")
-    if (plot or out) and len(files) + len(texts) > 1:
-        what = "files and texts" if texts else "files"
-        _refuse_several(plot, f"there are {len(files) + len(texts)} {what}")
+    asked = _Asked(files, texts, plot, out, as_json)
+    _check_usage(asked)
+    # Pillow warns of large pictures, with a path of its own; they are judged by the spec's limits.
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit")
     with load(artifact, variant) as predictor:
         _warn([*predictor.manifest.warnings(), *map(str, predictor.passed_over)])
-        given = list(_given(files, texts, predictor.manifest))
-        if (plot or out) and len(given) > 1:
-            _refuse_several(plot, f"the file holds {len(given)} items")
-        tensors = [_preprocess(predictor, each) for each in given]
-        answers = predictor.postprocess(predictor.run(tensors))
-    if out is not None:
-        _write(answers[0], out)
-    if plot is not None:
-        picture = given[0].item if predictor.manifest.takes == "image" else None
-        draw(picture, answers[0], plot, predictor.manifest.answer_schema)
-    _print(given, answers, as_json=as_json)
+        given = _given(asked, predictor.manifest)
+        answers = answer_all(predictor, given)
+    if not isinstance(answers[0], InputError):
+        _draw(given[0], answers[0], asked, predictor.manifest)
+    _print(given, answers, asked)
+    _fail([each for each in answers if isinstance(each, InputError)])
 
 
-def _given(files: Iterable[Path], texts: Sequence[str], manifest: Manifest) -> Iterator[_Given]:
-    if texts and manifest.takes != "text":
-        what = "pictures" if manifest.takes == "image" else "tensors"
-        message = f"{manifest.name} takes {what}, no text"
-        raise InputError(message, hint="name files in place of --text", code="wrong_input")
-    for file in files:
-        yield from (_Given("file", str(file), item) for item in read_items(file, manifest))
-    yield from (_Given("text", text, text) for text in texts)
+def _check_usage(asked: _Asked) -> None:
+    count = len(asked.files) + len(asked.texts)
+    if not count:
+        raise click.UsageError("give files, or --text")
+    if (asked.plot or asked.out) and count > 1:
+        what = "files and texts" if asked.texts else "files"
+        _refuse_several(asked.plot, f"there are {count} {what}")
 
 
-def _preprocess(predictor: Predictor, given: _Given) -> Tensors:
-    try:
-        return predictor.preprocess(given.item)
-    except InputError as error:
-        message = f"{given}: {error.message}"
-        raise InputError(message, hint=error.hint, code=error.code) from error
+def _given(asked: _Asked, manifest: Manifest) -> list[Given]:
+    """Every item; what is asked must be possible for them."""
+    if asked.out is not None:
+        _check_out(asked.out, manifest)
+    given = list(given_of(asked.files, asked.texts, manifest))
+    if (asked.plot or asked.out) and len(given) > 1:
+        _refuse_several(asked.plot, f"the file holds {len(given)} items")
+    return given
 
 
-def _shortened(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= SHOWN_TEXT else f"{line[: SHOWN_TEXT - 1]}…"
+def _draw(given: Given, answer: Answer, asked: _Asked, manifest: Manifest) -> None:
+    """Into the files that were asked for."""
+    if asked.out is not None:
+        _write(answer, asked.out)
+    if asked.plot is not None:
+        picture = given.item if manifest.takes == "image" else None
+        draw(picture, answer, asked.plot, manifest.answer_schema)
+
+
+def _fail(errors: Sequence[InputError]) -> None:
+    """Name every item that could not be answered; what could is printed already."""
+    for error in errors:
+        print_error(error)
+    if errors:
+        raise click.exceptions.Exit(1)
 
 
 def _refuse_several(plot: Path | None, found: str) -> None:
     option = "--out" if plot is None else "--plot"
     raise click.UsageError(f"{option} takes one answer, {found}")
+
+
+def _check_out(out: Path, manifest: Manifest) -> None:
+    """Refuse a name that says of its file what will not be in it."""
+    suffix, png = out.suffix.lower(), manifest.answer == "image"
+    if png and suffix not in {"", ".png"}:
+        message, hint = f"the answer is a picture, written as PNG, not {suffix}", "name a .png file"
+    elif not png and suffix in PICTURES:
+        message = f"the answer is no picture: {out} would hold JSON"
+        hint = "name a .json file, or draw the answer with --plot"
+    else:
+        return
+    raise DeploycError(message, hint=hint, code="output")
 
 
 def _write(answer: dict[str, Any], out: Path) -> None:
@@ -126,28 +147,39 @@ def _write(answer: dict[str, Any], out: Path) -> None:
         else:
             out.write_text(json.dumps(to_json(answer), indent=1, ensure_ascii=False), "utf-8")
     except OSError as error:
-        raise DeploycError(f"{out} cannot be written: {error.strerror}", code="output") from error
+        message = f"{out} cannot be written: {error.strerror}"
+        hint = "name a file in a folder that is there, and may be written to"
+        raise DeploycError(message, hint=hint, code="output") from error
 
 
-def _print(given: Sequence[_Given], answers: list[dict[str, Any]], *, as_json: bool) -> None:
+def _print(given: Sequence[Given], answers: list[Answer | InputError], asked: _Asked) -> None:
     pairs = list(zip(given, answers, strict=True))
-    if as_json:
-        told = [{each.key: each.source, "answer": to_json(answer)} for each, answer in pairs]
+    if asked.as_json:
+        told = [{each.key: each.source, **_told(answer)} for each, answer in pairs]
         click.echo(json.dumps(told, indent=1, ensure_ascii=False))
         return
     for each, answer in pairs:
+        if isinstance(answer, InputError):
+            continue
         click.echo(f"{each}")
-        for line in _lines(answer):
+        for line in _lines(answer, asked.out):
             click.echo(f"  {line}")
 
 
-def _lines(answer: dict[str, Any]) -> list[str]:
+def _told(answer: Answer | InputError) -> dict[str, Any]:
+    if isinstance(answer, InputError):
+        return {"error": answer.to_dict()}
+    return {"answer": to_json(answer)}
+
+
+def _lines(answer: dict[str, Any], out: Path | None) -> list[str]:
     """An answer for a person."""
     if "classes" in answer:
         return [_class_line(entry) for entry in answer["classes"]]
     if "image" in answer:
         height, width = answer["image"].shape[:2]
-        return [f"a picture of {width} x {height} pixels; --out FILE writes it"]
+        where = f"written to {out}" if out else "--out FILE writes it"
+        return [f"a picture of {width} x {height} pixels; {where}"]
     if "detections" in answer:
         return [_detection_line(entry) for entry in answer["detections"]] or ["nothing found"]
     return [f"{name}: {array.tolist()}" for name, array in answer["outputs"].items()]
@@ -218,6 +250,8 @@ def _show(manifest: Manifest, digest: str, here: dict[str, str]) -> None:
         console.print(line)
     if manifest.gates:
         console.print(_gate_table(manifest))
+        for line in _not_compared(manifest):
+            console.print(line)
     for choice in manifest.choices:
         console.print(choice_table(choice))
     console.print(_file_table(manifest))
@@ -241,6 +275,8 @@ def _facts(manifest: Manifest) -> Table:
         table.add_row("axis", f"{name}: {axis.min} to {axis.max}, opt {axis.opt}")
     table.add_row("takes", manifest.takes)
     table.add_row("answers", manifest.answer)
+    for own in manifest.own_code:
+        table.add_row("own code", str(own))
     table.add_row("weights", str(manifest.weights))
     table.add_row("built with", ", ".join(f"{k} {v}" for k, v in manifest.toolchain.items()))
     return table
@@ -252,13 +288,22 @@ def _gate_table(manifest: Manifest) -> Table:
     for gate in manifest.gates:
         where = f"{gate.execution} {gate.where}".strip()
         for gap in gate.gaps:
-            pixels = gap.stage == "preprocess"
+            pixels = gap.stage == "preprocess" and gate.unit == "grey levels"
             bound = f"{gate.bound:g} of 255" if pixels else "1 of its tolerance"
-            if gap.step.startswith(CHAIN) and not gate.exact:
-                bound = "none: scaled on request"
+            if why := gate.unbounded(gap):
+                bound = f"none: {why}"
             step = "all of preprocess" if gap.step == CHAIN else gap.step
             table.add_row(where, step, f"{gap.worst:.2g}", bound, gap.item)
     return table
+
+
+def _not_compared(manifest: Manifest) -> Iterator[str]:
+    """What the gate could not hold to a reference, by execution."""
+    for gate in manifest.gates:
+        if gate.not_compared:
+            where = f"{gate.execution} {gate.where}".strip()
+            steps = ", ".join(dict.fromkeys(gate.not_compared))
+            yield f"! {where}: not compared on their own: {steps}"
 
 
 def _graph_table(manifest: Manifest) -> Table:

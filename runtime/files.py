@@ -1,85 +1,70 @@
-"""Files -> items: a picture's bytes, a text, or tensors from .npy, .npz and .json."""
+"""Files -> items: a picture's or sound's bytes, a text, or tensors from .npy, .npz and .json."""
 
 from __future__ import annotations
 
-import json
+import mimetypes
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from runtime.tensors import Array
+from runtime.arrays import Array
+from runtime.body import JSON, NPY, TEXT, Takes, from_value, read_items
 from specs.errors import InputError
-from specs.manifest import Manifest
 
-__all__ = ["read_items"]
+__all__ = ["read_file"]
 
-PICTURE_RANK = 3
-HINT = "expected a picture, or numbers: .npy, .npz, or .json with nested lists"
-TEXT_HINT = "expected a text in UTF-8, or .json with one text or a list of them"
+TYPES = {".json": JSON, ".npy": NPY}
+NPZ = ".npz"
 
 
-def read_items(file: Path, manifest: Manifest) -> list[Any]:
-    """The items in a file: one, or several where its arrays have a further, first dimension.
+@dataclass(frozen=True, slots=True)
+class _File:
+    """What a file holds, and what its name says of that."""
 
-    A file of text is one item, however many lines it has; .json may hold a list of texts.
+    body: bytes
+    content_type: str
+
+
+def read_file(file: Path, form: Takes) -> list[Any]:
+    """The items in a file, which its name tells the type of; read as a request's body is.
+
+    Several items stand along a first dimension of its arrays, or in a list of texts or of pictures
+    in base64. A file of text is one item, however many lines it has.
 
     Raises:
         InputError: the file cannot be read, or holds no items; what is in them is not looked at.
     """
-    is_text = manifest.takes == "text"
-    hint = TEXT_HINT if is_text else HINT
     try:
-        items = _texts(file) if is_text else _items(file, manifest)
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror or error}", hint=hint) from error
-    except Exception as error:  # numpy's readers raise what zip files, pickles and tokenizers do
-        message = f"{file} cannot be read: {type(error).__name__}: {error}"
-        raise InputError(message, hint=hint) from error
-    if not items:
-        raise InputError(f"{file} holds no items", hint="its list is empty")
-    return items
+        body = file.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        hint = "name a file that is there, and may be read"
+        raise InputError(f"cannot be read: {reason}", hint=hint, code="file") from error
+    if file.suffix.lower() == NPZ:
+        return from_value(_read_npz(file), form).values
+    return read_items(_File(body, _type_of(file, form)), form).values
 
 
-def _texts(file: Path) -> list[Any]:
-    text = file.read_bytes().decode("utf-8-sig")
-    if file.suffix != ".json":
-        return [text]
-    value = json.loads(text)
-    if isinstance(value, dict) and list(cast("dict[str, object]", value)) == ["text"]:
-        value = cast("dict[str, object]", value)["text"]
-    return cast("list[Any]", value) if isinstance(value, list) else [value]
+def _type_of(file: Path, form: Takes) -> str:
+    """The media type that a client would send with it."""
+    known = TYPES.get(file.suffix.lower())
+    if known:
+        return known
+    guessed = mimetypes.guess_type(file.name)[0] or ""
+    if form.takes == "text":
+        return guessed if guessed.startswith(("image/", "audio/")) else TEXT
+    # A picture or a sound of any name, or of none, is told by its bytes.
+    return guessed if form.takes == "tensors" else f"{form.takes}/*"
 
 
-def _items(file: Path, manifest: Manifest) -> list[Any]:
-    value = _read(file, manifest)
-    return [value] if isinstance(value, bytes) else _split(value, manifest)
-
-
-def _read(file: Path, manifest: Manifest) -> object:
-    if file.suffix == ".npz":
+def _read_npz(file: Path) -> dict[str, Array]:
+    """Arrays by name; numpy's reader raises what zip files, pickles and tokenizers do."""
+    try:
         with np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    if file.suffix == ".npy":
-        return np.load(file, allow_pickle=False)
-    data = file.read_bytes()
-    if manifest.takes == "image" and file.suffix != ".json":
-        return data
-    return json.loads(data)
-
-
-def _split(value: object, manifest: Manifest) -> list[Any]:
-    """One item, or as many as the first dimension has where all arrays have one more than asked."""
-    if manifest.takes == "image":
-        pixels: Array = np.asarray(value)
-        return list(pixels) if pixels.ndim > PICTURE_RANK else [pixels]
-    names = list(manifest.inputs)
-    given = cast("dict[str, object]", value) if isinstance(value, dict) else {names[0]: value}
-    arrays: dict[str, Array] = {name: np.asarray(item) for name, item in given.items()}
-    if len(names) > 1 and not isinstance(value, dict):
-        return [value]  # refused by the pre-processing, which knows the names
-    batched = all(a.ndim == len(manifest.inputs[n].shape) for n, a in arrays.items() if n in names)
-    sizes = {len(array) for array in arrays.values() if array.ndim}
-    if not batched or len(sizes) != 1:
-        return [arrays]
-    return [{name: array[i] for name, array in arrays.items()} for i in range(sizes.pop())]
+    except Exception as error:
+        hint = "write the file with numpy.savez"
+        message = f"this is not a .npz file: {type(error).__name__}: {error}"
+        raise InputError(message, hint=hint, code="bad_npz") from error

@@ -14,7 +14,7 @@ from typing import Any
 from specs.engines import Device
 from specs.profile import Machine
 
-__all__ = ["gpu_memory_used", "machine", "peak_memory"]
+__all__ = ["gpu_memory_used", "int8_saturates", "machine", "peak_memory", "threads_here"]
 
 PROC = Path("/proc")
 EACH_LINE = re.MULTILINE | re.DOTALL
@@ -23,6 +23,9 @@ LIMITS = (
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
 """The container's memory limit, in versions 2 and 1 of Linux' control groups."""
+X86 = frozenset({"x86_64", "amd64", "i386", "i686"})
+WIDE_SUMS = frozenset({"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8"})
+"""Processor features, in Linux' words, with products of 8 bits that are summed in 32."""
 NAME_SIZE = 96
 """NVML_DEVICE_NAME_V2_BUFFER_SIZE; the driver's version is shorter."""
 BUS_SIZE = 32
@@ -40,13 +43,30 @@ def machine(device: Device = "cpu", index: int = 0) -> Machine:
     return Machine(
         cpu=_cpu(),
         cores=_cores(),
-        threads=_threads(),
+        threads=threads_here(),
         memory_bytes=_memory(),
         gpu=gpu,
         driver=driver,
         os=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=platform.python_version(),
     )
+
+
+def int8_saturates() -> bool:
+    """Whether sums of 8-bit products saturate at 16 bits here: x86 without VNNI or AMX.
+
+    Where the system does not tell the processor's features, the cautious answer.
+    """
+    if platform.machine().lower() not in X86:
+        return False
+    return not WIDE_SUMS & set(_text(PROC / "cpuinfo").split())
+
+
+def threads_here() -> int:
+    """Hardware threads that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def peak_memory() -> int:
@@ -73,12 +93,6 @@ def _cores() -> int:
     info = _text(PROC / "cpuinfo")
     pairs = re.findall(r"^physical id\s*:\s*(\d+)$.*?^core id\s*:\s*(\d+)$", info, EACH_LINE)
     return len(set(pairs)) or os.cpu_count() or 1
-
-
-def _threads() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _memory() -> int:

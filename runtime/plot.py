@@ -37,7 +37,7 @@ from specs.answers import answer_schema
 from specs.errors import DeploycError, InputError
 from specs.values import Value
 
-__all__ = ["plot"]
+__all__ = ["plot", "plot_hint"]
 
 Pixels = NDArray[Any]
 
@@ -83,7 +83,14 @@ def plot(
         drawing.save(out)
     except (OSError, ValueError) as error:
         message = f"the drawing cannot be written to {out}: {error}"
-        raise DeploycError(message, hint="name a .png file", code="plot_failed") from error
+        hint = plot_hint(error, "name a .png file")
+        raise DeploycError(message, hint=hint, code="plot_failed") from error
+
+
+def plot_hint(error: Exception, formats: str) -> str:
+    """What to do where a drawing was not written: the place is at fault, or the name's suffix."""
+    place = "name a file in a folder that is there, and may be written to"
+    return place if isinstance(error, OSError) else formats
 
 
 def _check_boxes(schema: Mapping[str, Any]) -> None:

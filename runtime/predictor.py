@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 
 from runtime.artifact import check_files, choose_variant, read_manifest
 from runtime.engines import EngineSession, get_engine
 from runtime.processing import Processing, load_processing
-from runtime.tensors import Tensors, chunks, group_by_shape, pad, rows, stack, unstack
+from runtime.tensors import (
+    Array,
+    Rows,
+    Tensors,
+    chunks,
+    group_by_shape,
+    joined,
+    pad,
+    rows,
+    side_by_side,
+    stack,
+    unstack,
+)
 from specs.axes import AxisRange
 from specs.errors import EngineError, InputError
 from specs.manifest import Manifest, Variant
@@ -72,44 +84,68 @@ class Predictor:
         """What the engine says of itself: version, providers."""
         return self._session.details()
 
-    def preprocess(self, item: Any) -> Tensors:  # noqa: ANN401 - bytes, array or dict of arrays
+    def host_array(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """Memory to prepare inputs in, to be used again and again; pinned where a GPU reads it."""
+        return self._session.host_array(shape, dtype)
+
+    def preprocess(
+        self,
+        item: Any,  # noqa: ANN401 - bytes, array or dict of arrays
+        out: Tensors | None = None,
+    ) -> Tensors:
         """The graph's inputs for one item, without the batch dimension.
 
         Arrays that the graph does not take may be among them (``@geometry``); ``run`` passes them
         by to ``postprocess``.
 
         Args:
-            item: an image file's bytes or an array [height, width, channels]; for plain tensors an
-                array, or arrays by input name.
+            item: an image file's bytes or an array [height, width, channels]; a sound file's
+                bytes; a text; for plain tensors an array, or arrays by input name.
+            out: arrays by input, of its shape and dtype, that the result may be written to.
 
         Raises:
             InputError: the item is at fault; its code says how.
         """
-        return self._processing.preprocess(item)
+        return self._processing.preprocess(item, out)
 
-    def run(self, items: Sequence[Tensors]) -> list[Tensors]:
+    def run(self, items: Sequence[Tensors]) -> Sequence[Tensors]:
         """The graph's outputs for each item, in order, without the batch dimension.
 
         Any number of items: they are grouped by shape, split at ``max_batch``, and padded where
-        the graph's batch is fixed.
+        the graph's batch is fixed. ``Rows`` give ``Rows``, without a step for each item.
         """
+        if isinstance(items, Rows):
+            parts = [self._run_rows(items[part]) for part in chunks(len(items), self.max_batch)]
+            return joined(parts)
         results: list[Tensors] = [{} for _ in items]
-        taken = [{name: item[name] for name in self.inputs} for item in items]
-        for group in group_by_shape(taken):
+        for group in group_by_shape(items, self.inputs):
             for part in chunks(len(group), self.max_batch):
-                indices = group[part]
-                outputs = self._run_batch(stack([taken[index] for index in indices]))
-                for index, output in zip(indices, unstack(outputs), strict=True):
-                    results[index] = output | self._beside(items[index])
+                indices = side_by_side(items, group[part])
+                batch = stack([items[index] for index in indices], self.inputs)
+                for index, output in zip(indices, unstack(self._run_batch(batch)), strict=True):
+                    results[index] = self._with_carried(output, items[index])
         return results
 
-    def _beside(self, item: Tensors) -> Tensors:
-        """What post-processing reads beside the outputs; raw tensors may come without it."""
-        return {name: item[name] for name in self._processing.carried if name in item}
+    def _run_rows(self, items: Rows) -> Rows:
+        """At most ``max_batch`` of them."""
+        outputs = self._run_batch({name: items.batch[name] for name in self.inputs})
+        return Rows(self._with_carried(outputs, items.batch))
+
+    def _with_carried(self, output: Tensors, item: Tensors) -> Tensors:
+        """With what post-processing reads beside it; raw tensors may come without that.
+
+        Copied, since an item's memory may be another's by then (``runtime.staging``).
+        """
+        for name in self._processing.carried:
+            if name in item:
+                output[name] = item[name].copy()
+        return output
 
     def postprocess(self, outputs: Sequence[Tensors]) -> list[dict[str, Any]]:
         """One answer for each item's outputs, in order; the kinds stand in ``docs/design.md``."""
         answers: list[dict[str, Any]] = [{} for _ in outputs]
+        if isinstance(outputs, Rows):
+            return list(self._processing.postprocess(outputs.batch))
         for group in group_by_shape(outputs):
             found = self._processing.postprocess(stack([outputs[index] for index in group]))
             for index, answer in zip(group, found, strict=True):
@@ -117,8 +153,22 @@ class Predictor:
         return answers
 
     def predict(self, items: Sequence[Any]) -> list[dict[str, Any]]:
-        """One answer for each item, in order."""
-        return self.postprocess(self.run([self.preprocess(item) for item in items]))
+        """One answer for each item, in order.
+
+        Raises:
+            InputError: an item is at fault; of several, the message begins with its index.
+        """
+        every = _listed(items)
+        return self.postprocess(self.run([self._numbered(n, every) for n in range(len(every))]))
+
+    def _numbered(self, number: int, items: Sequence[Any]) -> Tensors:
+        try:
+            return self.preprocess(items[number])
+        except InputError as error:
+            if len(items) == 1:
+                raise
+            message = f"item {number}: {error.message}"
+            raise InputError(message, hint=error.hint, code=error.code) from error
 
     def predict_batch(self, inputs: Tensors) -> Tensors:
         """The graph's outputs for its inputs, both with the batch dimension, of any size."""
@@ -132,8 +182,9 @@ class Predictor:
 
     def _run_batch(self, batch: Tensors) -> Tensors:
         count = rows(batch)
-        outputs = self._session.run(pad(batch, self.manifest.batch.min))
-        return {name: array[:count] for name, array in outputs.items()}
+        padded = pad(batch, self.manifest.batch.min)
+        outputs = self._session.run(padded)
+        return {name: _apart(array, padded)[:count] for name, array in outputs.items()}
 
     def _check(self, inputs: Tensors) -> None:
         expected = self.inputs
@@ -155,6 +206,16 @@ class Predictor:
                 )
                 raise InputError(message, code="wrong_shape")
 
+    def beside(self, threads: int) -> Predictor | None:
+        """The same variant once more, on so many threads: ``EngineSession.beside``.
+
+        Its ``run`` may be called from several threads at once.
+        """
+        session = self._session.beside(threads)
+        if session is None:
+            return None
+        return Predictor(self.manifest, self.variant, self._processing, session, self.passed_over)
+
     def close(self) -> None:
         """Give the engine's memory back."""
         self._session.close()
@@ -169,6 +230,21 @@ class Predictor:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _listed(items: Any) -> list[Any]:  # noqa: ANN401 - what a caller may have forgotten to list
+    """The items; one that was given without its list is refused, else its parts would be items."""
+    if isinstance(items, bytes | bytearray | str | dict) or not isinstance(items, Iterable):
+        message = f"found {type(cast('object', items)).__name__}, expected a list of items"
+        raise InputError(message, hint="predict([item]) answers one", code="wrong_input")
+    return list(cast("Iterable[Any]", items))
+
+
+def _apart(output: Array, inputs: Tensors) -> Array:
+    """The output in memory of its own: a model may hand on an input, whose memory is used again."""
+    if any(np.may_share_memory(output, array) for array in inputs.values()):
+        return output.copy()
+    return output
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[Dim, ...], sizes: dict[str, int]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,21 +25,25 @@ Tensors = dict[str, NDArray[Any]]
 class Processing:
     """The two functions of a ``processing.py``; safe from any thread."""
 
-    _preprocess: Callable[[Any], Tensors]
+    _preprocess: Callable[[Any, Tensors | None], Tensors]
     _postprocess: Callable[[Tensors], list[dict[str, Any]]]
     _bad_input: type[ValueError]
     carried: tuple[str, ...] = ()
     """Names of the arrays that an item's post-processing reads beside its outputs: some of its
     inputs, and ``@geometry``, which the graph does not take."""
 
-    def preprocess(self, item: object) -> Tensors:
+    def preprocess(self, item: object, out: Tensors | None = None) -> Tensors:
         """One item's tensors, without the batch dimension.
+
+        Args:
+            item: what the spec's first step takes.
+            out: arrays by input, of its shape and dtype, that the result may be written to.
 
         Raises:
             InputError: the item cannot be taken; ``code`` names how.
         """
         try:
-            return self._preprocess(item)
+            return self._preprocess(item, out)
         except self._bad_input as error:
             raise _told(error) from error
 
@@ -81,7 +86,8 @@ def load_processing(path: Path, sha256: str, *, fast: bool = True) -> Processing
         exec(compile(text, path, "exec"), vars(module))  # noqa: S102 - the artifact's own code, by hash
         if not fast:
             vars(module).setdefault("LIBRARIES", {}).update(dict.fromkeys(FAST))
-        return Processing(module.preprocess, module.postprocess, module.BadInput, module.CARRIED)
+        preprocess = _writing(module.preprocess)
+        return Processing(preprocess, module.postprocess, module.BadInput, module.CARRIED)
     except ModuleNotFoundError as error:
         message = f"{path} needs the package {error.name}, which is not installed"
         hint = f"pip install {error.name}"
@@ -89,6 +95,13 @@ def load_processing(path: Path, sha256: str, *, fast: bool = True) -> Processing
     except Exception as error:
         message = f"{path} cannot be run: {type(error).__name__}: {error}"
         raise ArtifactError(message, hint="build the artifact again", code="processing") from error
+
+
+def _writing(preprocess: Callable[..., Tensors]) -> Callable[[Any, Tensors | None], Tensors]:
+    """A file that was generated before ``out`` came gives arrays of its own, which is as good."""
+    if "out" in inspect.signature(preprocess).parameters:
+        return preprocess
+    return lambda item, _: preprocess(item)
 
 
 def _read(path: Path) -> bytes:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.tensors import Tensors
+import numpy as np
+
+from runtime.tensors import Array, Tensors
 from specs.engines import Device, EngineLanguage
 from specs.errors import EngineError
 
@@ -49,6 +51,30 @@ class EngineSession(ABC):
         Raises:
             EngineError: the engine refused the batch or failed.
         """
+
+    def host_array(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """Memory for inputs, to be used again and again: pinned where a GPU reads it.
+
+        It lives as long as the array or a view of it, and no longer than the session where it is
+        pinned.
+
+        Args:
+            shape: with the batch dimension.
+            dtype: numpy's name.
+        """
+        return np.empty(shape, dtype)
+
+    def beside(self, threads: int) -> EngineSession | None:
+        """A second session of the same file that computes on so many threads.
+
+        Its ``run`` may be called from several threads at once: batches then run side by side, and
+        none waits for a thread that other work holds up. None where the engine has no such, or its
+        threads were set by hand.
+
+        Raises:
+            EngineError: it cannot be loaded a second time.
+        """
+        return None
 
     def details(self) -> dict[str, str]:
         """What the engine says of itself: version, providers."""

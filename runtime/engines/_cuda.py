@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import math
 import re
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 from runtime.tensors import Array
 from specs.errors import EngineError
 
-__all__ = ["CALLS", "Cuda", "Memory", "Stream"]
+__all__ = ["CALLS", "Cuda", "Memory", "Stream", "pinned"]
 
 DRIVER = "libcuda.so.1"
 _P, _I, _U, _S = ctypes.c_void_p, ctypes.c_int, ctypes.c_uint, ctypes.c_size_t
@@ -144,6 +145,31 @@ class Memory:
         if self.device:
             self._cuda.call("cuMemFree_v2", self.device)
         self._size = self.host = self.device = 0
+
+
+def pinned(index: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Host memory that a GPU reads without a copy between; given back with the last view of it.
+
+    Raises:
+        EngineError: the driver or the GPU is not there, or the memory cannot be had.
+    """
+    cuda = Cuda(index)
+    size = max(math.prod(shape) * dtype.itemsize, 1)
+    try:
+        address = cuda.get("cuMemHostAlloc", size, 0)
+    except EngineError:
+        cuda.close()
+        raise
+    buffer = (ctypes.c_char * size).from_address(address)
+    weakref.finalize(buffer, _unpin, cuda, address)
+    return np.ndarray(shape, dtype, memoryview(buffer))
+
+
+def _unpin(cuda: Cuda, address: int) -> None:
+    """From whichever thread dropped the last view."""
+    cuda.enter()
+    cuda.call("cuMemFreeHost", address)
+    cuda.close()
 
 
 class Stream:

@@ -124,9 +124,10 @@ class OrtOptions(EngineOptions):
     """For cpu: threads across operators, where ``parallel`` is true."""
     parallel: bool = False
     """For cpu: run independent operators at the same time."""
-    spinning: bool = True
-    """Let idle threads spin for a moment: lower latency; false saves CPU time where several
-    processes share the cores."""
+    spinning: bool = False
+    """Let idle threads spin between operators, as ONNX Runtime does by itself: faster on cores that
+    nothing else uses, and slower where decoding, HTTP or another process wants them, since the
+    thread that has work waits for those that spin."""
     memory_arena: bool = True
     """Keep freed memory of the CPU for the next run."""
     memory_pattern: bool = True

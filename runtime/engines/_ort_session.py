@@ -30,6 +30,9 @@ __all__ = [
     "told",
 ]
 
+DYNAMIC_BLOCKS, BLOCKS = "session.dynamic_block_base", "4"
+"""An operator's work is cut into smaller pieces that threads take as they come, so that a core that
+somebody else uses does not hold up the others; on idle cores it makes no difference."""
 ASSIGNMENT = "session.record_ep_graph_assignment_info"
 OFF_DEVICE = "assigned to the default CPU EP"
 """What ONNX Runtime's message says where ``session.disable_cpu_ep_fallback`` refuses."""
@@ -170,7 +173,7 @@ def _settings(opening: Opening) -> ort.SessionOptions:
 def _entries(opening: Opening) -> dict[str, str]:
     """Session configuration entries, ours and the user's."""
     options = opening.options
-    entries = dict(options.session_config)
+    entries = {DYNAMIC_BLOCKS: BLOCKS, **options.session_config}
     if opening.device != "cpu" and not options.allow_cpu_nodes:
         entries["session.disable_cpu_ep_fallback"] = "1"
     if options.flush_denormals:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from runtime.engines._base import Engine, EngineSession, Layer
+from runtime.engines._cuda import pinned
 from runtime.engines._ort_binding import Binder
 from runtime.engines._ort_built import engines_of, read_built, refuse_new_engines
 from runtime.engines._ort_options import CudaOptions, OrtOptions, TensorrtOptions
@@ -19,12 +24,16 @@ from runtime.engines._ort_session import (
     told,
 )
 from runtime.engines._probe import TINY_ONNX, answer_tiny
-from runtime.tensors import Tensors
+from runtime.tensors import Array, Tensors
 from specs.engines import Device, EngineOptions, Precision
 from specs.errors import EngineError
 
 if TYPE_CHECKING:
     import onnxruntime as ort
+
+AFFINITIES = "session.intra_op_thread_affinities"
+REPEATED_BYTES = 512 * 1024 * 1024
+"""Largest file, with its weights, that is loaded a second time."""
 
 __all__ = ["CudaOptions", "OrtEngine", "OrtOptions", "TensorrtOptions"]
 
@@ -37,10 +46,17 @@ class OrtSession(EngineSession):
     """
 
     def __init__(
-        self, session: ort.InferenceSession, gpu: str = "", binder: Binder | None = None
+        self,
+        session: ort.InferenceSession,
+        gpu: str = "",
+        binder: Binder | None = None,
+        device_id: int = 0,
+        opening: Opening | None = None,
     ) -> None:
         self._session: ort.InferenceSession | None = session
+        self._opening = opening
         self._gpu = gpu
+        self._device_id = device_id
         self._binder = binder
         self._outputs = [output.name for output in session.get_outputs()]
 
@@ -56,6 +72,23 @@ class OrtSession(EngineSession):
         except Exception as error:  # ONNX Runtime's exceptions share no base of their own
             raise EngineError(f"ONNX Runtime: {told(error)}", code="engine_run") from error
         return dict(zip(self._outputs, arrays, strict=True))
+
+    def host_array(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """Pinned where a GPU reads it; see the base."""
+        if not self._gpu:
+            return super().host_array(shape, dtype)
+        return pinned(self._device_id, shape, np.dtype(dtype))
+
+    def beside(self, threads: int) -> EngineSession | None:
+        """On the CPU, where no option says how threads are used; see the base.
+
+        The weights are in memory a second time, so that large models have none.
+        """
+        opening = self._opening
+        if opening is None or opening.device != "cpu" or not _may_repeat(opening):
+            return None
+        options = opening.options.model_copy(update={"intra_op_threads": threads})
+        return OrtSession(open_session(replace(opening, options=options)))
 
     def details(self) -> dict[str, str]:
         """ONNX Runtime's version, the providers in use, and the GPU."""
@@ -109,7 +142,7 @@ class OrtEngine(Engine):
         before = engines_of(file, gpu, built)
         session = open_session(opening)
         refuse_new_engines(file, before, built)
-        return OrtSession(session, gpu, _binder(session, device, read))
+        return OrtSession(session, gpu, _binder(session, device, read), read.device_id, opening)
 
     @classmethod
     def probe(cls, device: Device) -> dict[str, str]:
@@ -141,6 +174,18 @@ class OrtEngine(Engine):
 
 def _device(provider: str, device: Device) -> Device:
     return "cpu" if provider == CPU else device
+
+
+def _may_repeat(opening: Opening) -> bool:
+    """Whether threads are ours to choose, and the file with its weights is small enough."""
+    options = opening.options
+    if options.intra_op_threads or options.parallel or AFFINITIES in options.session_config:
+        return False
+    if isinstance(opening.graph, bytes):
+        return False
+    stem = opening.graph.name
+    sizes = [each.stat().st_size for each in opening.graph.parent.glob(f"{glob.escape(stem)}*")]
+    return sum(sizes) <= REPEATED_BYTES
 
 
 def _binder(session: ort.InferenceSession, device: Device, options: OrtOptions) -> Binder | None:

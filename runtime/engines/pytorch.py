@@ -83,6 +83,14 @@ class TorchSession(EngineSession):
             raise EngineError(f"PyTorch: {reason(error)}", code="engine_run") from error
         return dict(zip(self._signature.outputs, found, strict=True))
 
+    def host_array(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """Pinned where a GPU reads it; see the base."""
+        if self._place == "cpu":
+            return super().host_array(shape, dtype)
+        import torch
+
+        return torch.empty(shape, dtype=getattr(torch, dtype), pin_memory=True).numpy()
+
     def details(self) -> dict[str, str]:
         """PyTorch's version, the mode, the device, and threads."""
         return {**machine(self._place), "mode": self._mode}

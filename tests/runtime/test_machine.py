@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.machine import gpu_memory_used, machine, peak_memory
+from runtime.machine import gpu_memory_used, int8_saturates, machine, peak_memory
 
 CUDA = """
 #include <string.h>
@@ -110,3 +110,27 @@ def test_without_a_driver_nothing_is_told_of_a_gpu() -> None:
     if gpu_memory_used() is not None:
         pytest.skip("there is a GPU here")
     assert (machine("cuda").gpu, machine("cuda").driver) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags", "saturates"),
+    [
+        ("x86_64", "fma avx2", True),
+        ("x86_64", "fma avx2 avx512f avx512_vnni", False),
+        ("AMD64", "avx2 avx_vnni", False),
+        ("x86_64", None, True),
+        ("aarch64", "asimd", False),
+    ],
+)
+def test_sums_of_eight_bit_products_saturate_on_x86_without_vnni(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    flags: str | None,
+    saturates: bool,
+) -> None:
+    if flags is not None:
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: fpu {flags}\n")
+    monkeypatch.setattr("runtime.machine.PROC", tmp_path)
+    monkeypatch.setattr("platform.machine", lambda: kind)
+    assert int8_saturates() is saturates

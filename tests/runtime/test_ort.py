@@ -68,7 +68,6 @@ def test_every_option_reaches_onnx_runtime() -> None:
         intra_op_threads=3,
         inter_op_threads=2,
         parallel=True,
-        spinning=False,
         memory_arena=False,
         memory_pattern=False,
         flush_denormals=True,
@@ -95,6 +94,14 @@ def test_no_option_changes_what_onnx_runtime_does_by_itself() -> None:
     names = ("enable_cpu_mem_arena", "enable_mem_pattern", "use_deterministic_compute")
     assert [getattr(found, name) for name in names] == [getattr(plain, name) for name in names]
     assert found.execution_mode == plain.execution_mode
+
+
+def test_idle_threads_do_not_spin_unless_that_is_asked() -> None:
+    key = "session.intra_op.allow_spinning"
+    assert opened(TINY_ONNX).get_session_options().get_session_config_entry(key) == "0"
+    spinning = opened(TINY_ONNX, spinning=True).get_session_options()
+    with pytest.raises(RuntimeError, match=key):  # left to ONNX Runtime, whose threads spin
+        spinning.get_session_config_entry(key)
 
 
 def test_denormals_are_flushed_where_that_is_asked(tiny: Path) -> None:
@@ -258,3 +265,37 @@ def test_nodes_that_would_leave_the_device_are_named_with_the_way_to_allow_them(
     assert "7 nodes of the graph would run on the CPU: Neg neg0, Neg neg1" in error.message
     assert error.message.endswith("and 2 more")
     assert "max_nodes_off_device: 7" in error.hint
+
+
+# --- a second session
+
+
+def test_a_second_session_of_the_file_has_threads_of_its_own(tiny: Path) -> None:
+    with_all = OrtEngine.open(tiny, "cpu", {})
+    narrow = with_all.beside(1)
+    assert isinstance(narrow, OrtSession)
+    inner = narrow._session  # pyright: ignore[reportPrivateUsage]
+    assert inner is not None
+    assert inner.get_session_options().intra_op_num_threads == 1
+    found = narrow.run({"x": np.ones((2, 2), np.float32)})
+    assert found["y"].tolist() == [[2, 2], [2, 2]]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"intra_op_threads": 2},
+        {"parallel": True},
+        {"session_config": {"session.intra_op_thread_affinities": "1"}},
+    ],
+)
+def test_threads_that_were_set_by_hand_are_kept(tiny: Path, options: dict[str, Any]) -> None:
+    assert OrtEngine.open(tiny, "cpu", options).beside(1) is None
+
+
+def test_a_large_file_is_not_loaded_twice(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = OrtEngine.open(tiny, "cpu", {})
+    monkeypatch.setattr("runtime.engines.ort.REPEATED_BYTES", len(TINY_ONNX))
+    assert session.beside(1) is not None
+    tiny.with_name("tiny.onnx.data").write_bytes(b"weights")
+    assert session.beside(1) is None

@@ -14,7 +14,7 @@ import pytest
 
 import runtime
 from runtime.predictor import Predictor
-from runtime.tensors import Tensors
+from runtime.tensors import Rows, Tensors, unstack
 from specs.errors import EngineError, InputError
 
 Artifact = Callable[[str], Path]
@@ -71,6 +71,18 @@ def test_a_batch_of_any_size_is_answered_row_by_row(artifact: Artifact, count: i
         with runtime.load(artifact(kind)) as predictor:
             found = predictor.predict_batch({"x": np.stack(_items(count))})["y"]
         assert found.tolist() == [[2.0 * number] * 3 for number in range(count)]
+
+
+@pytest.mark.parametrize(("kind", "sizes"), [("twice", [4, 4, 3]), ("fixed", [4, 4, 4])])
+def test_rows_are_computed_as_blocks_and_give_rows(
+    artifact: Artifact, kind: str, sizes: Sizes
+) -> None:
+    with runtime.load(artifact(kind)) as predictor:
+        seen = _spied(predictor)
+        outputs = predictor.run(Rows({"x": np.stack(_items(11))}))
+    assert isinstance(outputs, Rows)
+    assert [output["y"].tolist() for output in outputs] == [[2.0 * n] * 3 for n in range(11)]
+    assert seen == sizes
 
 
 def test_items_of_mixed_shapes_are_answered_in_their_order(artifact: Artifact) -> None:
@@ -171,3 +183,18 @@ def test_importing_and_answering_leaves_torch_onnx_and_ray_alone(
     command = [sys.executable, "-c", PROBE, str(digits_artifact), str(image)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[1] == "[]"
+
+
+def test_an_input_that_the_engine_hands_on_is_copied_since_its_memory_is_used_again(
+    artifact: Artifact,
+) -> None:
+    with runtime.load(artifact("twice")) as predictor:
+        session = predictor._session  # pyright: ignore[reportPrivateUsage]
+        session.run = lambda inputs: {"y": inputs["x"][:, ::1]}
+        item: Tensors = {"x": np.ones(3, np.float32)}
+        (output,) = predictor.run([item])
+        block: Tensors = {"x": np.ones((2, 3), np.float32)}
+        given = unstack(block)
+        first, _ = predictor.run(given)
+        block["x"][:] = 7
+        assert output["y"].tolist() == first["y"].tolist() == [1, 1, 1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import ctypes
+import gc
 import json
 import re
 from collections.abc import Generator
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from runtime.engines import _cuda
-from runtime.engines._cuda import CALLS, Cuda, Memory
+from runtime.engines._cuda import CALLS, Cuda, Memory, pinned
 from runtime.engines._signature import Signature
 from runtime.engines._trt_plan import (
     Place,
@@ -785,3 +786,14 @@ def test_real_layers_are_told_with_names_and_types(tmp_path: Path) -> None:
     layers = TrtEngine.layers(build(tmp_path), "cuda", {})
     assert any("the_product" in layer.name for layer in layers)
     assert "fp32" in {layer.precision for layer in layers}
+
+
+@pytest.mark.usefixtures("here")
+def test_pinned_memory_is_given_back_with_its_last_view() -> None:
+    array = pinned(0, (4, 3), np.dtype(np.float32))
+    array[...] = 7
+    row = array[2]
+    del array
+    assert row.tolist() == [7, 7, 7]
+    del row
+    gc.collect()

@@ -6,12 +6,13 @@ import json
 import math
 from collections.abc import Callable
 from io import BytesIO
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from specs.errors import InputError
+from specs.ops._source import BadInput, as_array
 from specs.values import show_shape
 
 __all__ = ["Array", "fit", "numbers", "product", "read_json", "read_npy"]
@@ -20,6 +21,7 @@ Array = npt.NDArray[Any]
 
 MAX_COUNT = 2**58
 """Elements; numpy counts bytes in 63 bits, and takes a size of 0 for 1 when it does."""
+_NPY_HINT = "write the file with numpy.save, and send all of it"
 _FITS: dict[str, Callable[[Array], bool]] = {
     "b": lambda a: a.dtype.kind == "b",
     "i": lambda a: a.dtype.kind in "iu",
@@ -28,14 +30,24 @@ _FITS: dict[str, Callable[[Array], bool]] = {
 }
 
 
-def read_json(body: bytes) -> object:
-    """The value of a JSON document; InputError ``bad_json`` or ``not_finite``."""
+def read_json(body: bytes, *, strict: bool = True) -> object:
+    """The value of a JSON document.
+
+    Args:
+        body: the document.
+        strict: whether NaN and infinity, which JSON has not, are refused here; else they are left
+            to who knows the array's name.
+
+    Raises:
+        InputError: ``bad_json`` or ``not_finite``.
+    """
+    hint = "send nested lists of numbers, as JSON writes them"
     try:
-        value: object = json.loads(body, parse_constant=_no_constant)
+        value: object = json.loads(body, parse_constant=_no_constant if strict else None)
     except RecursionError:
-        raise InputError("the JSON is nested too deeply", code="bad_json") from None
+        raise InputError("the JSON is nested too deeply", hint=hint, code="bad_json") from None
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
-        raise InputError(f"the body is not JSON: {error}", code="bad_json") from error
+        raise InputError(f"this is not JSON: {error}", hint=hint, code="bad_json") from error
     return value
 
 
@@ -44,8 +56,8 @@ def _no_constant(name: str) -> NoReturn:
     raise InputError(f"{name} is not a number of JSON", hint=hint, code="not_finite")
 
 
-def read_npy(body: bytes) -> Array:
-    """The array in a .npy file, without a copy.
+def read_npy(body: bytes, name: str = "array") -> Array:
+    """The array in a .npy file, without a copy; ``name`` is what a refusal calls it.
 
     ``np.load`` would reserve what the header claims before it reads; here the claim is compared
     with the bytes that are there.
@@ -57,15 +69,14 @@ def read_npy(body: bytes) -> Array:
     try:
         shape, fortran, dtype = _npy_header(stream)
     except Exception as error:  # numpy evaluates the header with the tokenizer, which raises much
-        raise InputError(f"the body is not a .npy file: {error}", code="bad_npy") from error
-    if dtype.hasobject or dtype.kind not in "biuf":
-        hint = "save numbers: bool, int, uint or float"
-        raise InputError(f"a .npy file of dtype {dtype} is not read", hint=hint, code="wrong_dtype")
+        message = f"this is not a .npy file: {error}"
+        raise InputError(message, hint=_NPY_HINT, code="bad_npy") from error
+    numbers(np.empty(0, dtype), name)  # objects are refused before any is made
     count, start = product(shape, "bad_npy"), stream.tell()
     if count * dtype.itemsize != len(body) - start:
         need = f"{count * dtype.itemsize} bytes for {show_shape(shape)} {dtype}"
         message = f"the .npy header asks for {need}, and {len(body) - start} are there"
-        raise InputError(message, code="bad_npy")
+        raise InputError(message, hint=_NPY_HINT, code="bad_npy")
     flat = np.frombuffer(body, dtype, count, start)
     return flat.reshape(shape, order="F" if fortran else "C")
 
@@ -88,19 +99,16 @@ def product(shape: tuple[int, ...], code: str) -> int:
     return math.prod(shape)
 
 
-def numbers(value: object) -> Array:
-    """Nested lists of numbers as an array; InputError ``wrong_shape`` or ``wrong_dtype``."""
-    if isinstance(value, np.ndarray):
-        return cast("Array", value)
+def numbers(value: object, name: str) -> Array:
+    """Nested lists as an array of numbers, refused in the words of every pre-processing.
+
+    Raises:
+        InputError: ``wrong_shape`` or ``wrong_dtype``; ``name`` is what they call it.
+    """
     try:
-        array: Array = np.asarray(value)
-    except (ValueError, OverflowError) as error:
-        hint = "the lists on one level must be equally long"
-        raise InputError("the lists form no array", hint=hint, code="wrong_shape") from error
-    if array.dtype.kind not in "biuf":
-        hint = "send nested lists of numbers"
-        raise InputError("found something other than numbers", hint=hint, code="wrong_dtype")
-    return array
+        return as_array(value, name)
+    except BadInput as error:
+        raise InputError(error.message, hint=error.hint, code=error.code) from error
 
 
 def fit(name: str, array: Array, dtype: str) -> Array:

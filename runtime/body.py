@@ -1,4 +1,9 @@
-"""The body of a request -> the items in it. numpy alone; nothing here trusts a byte."""
+"""What a request or a file holds -> the items in it. numpy alone; nothing here trusts a byte.
+
+What comes over HTTP and what the command line reads goes through here, so that both refuse it
+alike. Only its form is judged: whether an item can be taken is said by the artifact's own
+pre-processing, in the same words to everybody.
+"""
 
 from __future__ import annotations
 
@@ -8,28 +13,41 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, cast
 
-import numpy as np
-
-from serve.arrays import Array, fit, numbers, read_json, read_npy
-from serve.messages import Call
-from serve.multipart import MULTIPART, Part, read_multipart
+from runtime.arrays import Array, numbers, read_json, read_npy
+from runtime.multipart import MULTIPART, Part, read_multipart
 from specs.errors import InputError
-from specs.faults import nearest
 from specs.schema import TensorSpec
 from specs.values import show_shape
 
-__all__ = ["Form", "Items", "Takes", "read_items"]
+__all__ = ["JSON", "NPY", "TEXT", "Content", "Form", "Items", "Takes", "from_value", "read_items"]
 
 NPY = "application/x-npy"
 JSON = "application/json"
 TEXT = "text/plain"
 FILE = "file"
-"""The bytes of an image file, or of a text: one item."""
+"""The bytes of an image or sound file, or of a text: one item."""
 _UNSAID = {"", "application/octet-stream", "application/x-www-form-urlencoded"}
 """Types that say nothing; the last one is what curl sends where nobody chose."""
+_MEDIA = ("image/", "audio/")
+"""How the types of files begin."""
 _NPY_MAGIC = b"\x93NUMPY"
-_IMAGE_RANKS = (2, 3)
-_UINT8_MAX = 255
+_IMAGE_RANK = 3
+_IMAGE = "image"
+"""What pre-processing calls an array of pixels."""
+
+
+class Content(Protocol):
+    """Bytes, and what is said of them; a request says it, and a file's name."""
+
+    @property
+    def body(self) -> bytes:
+        """The bytes."""
+        ...
+
+    @property
+    def content_type(self) -> str:
+        """Their media type; "" where nothing is said."""
+        ...
 
 
 class Takes(Protocol):
@@ -37,7 +55,7 @@ class Takes(Protocol):
 
     @property
     def takes(self) -> str:
-        """``image``, ``text`` or ``tensors``."""
+        """``image``, ``audio``, ``text`` or ``tensors``."""
         ...
 
     @property
@@ -63,35 +81,51 @@ class Items:
     """Whether the request was a list of items, so that its answer is one, too."""
 
 
-def read_items(call: Call, form: Takes) -> Items:
-    """Read the items that a request holds.
+def read_items(sent: Content, form: Takes) -> Items:
+    """Read the items that a request or a file holds, at least one.
 
     Raises:
-        InputError: ``unsupported_media_type``, ``empty_body``, ``bad_json``, ``bad_npy``,
-            ``bad_base64``, ``bad_multipart``, ``bad_text``, ``wrong_shape``, ``wrong_dtype``,
-            ``wrong_input`` or ``not_finite``.
+        InputError: ``unsupported_media_type``, ``empty_item``, ``bad_json``, ``bad_npy``,
+            ``bad_base64``, ``bad_multipart``, ``bad_text``, ``wrong_shape`` or ``wrong_dtype``.
     """
-    if not call.body:
-        raise InputError("the body is empty", hint=_hint(form), code="empty_body")
-    kind = _kind(call, form)
+    kind = _kind(sent, form)
+    if not sent.body and (kind != FILE or form.takes == "tensors"):
+        raise InputError("there are no items, 0 bytes", hint=_hint(form), code="empty_item")
+    items = _read(kind, sent, form)
+    if not items.values:
+        hint = "send at least one item"
+        raise InputError("the list of items is empty", hint=hint, code="empty_item")
+    return items
+
+
+def _read(kind: str, sent: Content, form: Takes) -> Items:
     if kind == MULTIPART:
-        return _files(read_multipart(call.body, call.content_type), form)
+        return _files(read_multipart(sent.body, sent.content_type), form)
     if kind == FILE:
-        return Items([_file(call.body, call.content_type, form)], batch=False)
-    return _from_value(read_npy(call.body) if kind == NPY else read_json(call.body), form)
+        return Items([_file(sent.body, sent.content_type, form)], batch=False)
+    value = read_npy(sent.body, _name(form)) if kind == NPY else read_json(sent.body, strict=False)
+    return from_value(value, form)
 
 
-def _from_value(value: object, form: Takes) -> Items:
+def from_value(value: object, form: Takes) -> Items:
+    """The items in an array, in nested lists, or in arrays by name."""
     if form.takes == "text":
         return _texts(value)
+    if form.takes == "audio":
+        return _sounds(value)
     return _images(value) if form.takes == "image" else _tensors(value, form)
 
 
-def _kind(call: Call, form: Takes) -> str:
+def _name(form: Takes) -> str:
+    """What pre-processing calls the only, or the first, array of an item."""
+    return next(iter(form.inputs)) if form.takes == "tensors" else _IMAGE
+
+
+def _kind(call: Content, form: Takes) -> str:
     said = call.content_type.partition(";")[0].strip().lower()
     if call.body.startswith(_NPY_MAGIC):  # no text begins so: it is not UTF-8
         return NPY
-    if said.startswith("image/") or (said == TEXT and form.takes == "text"):
+    if said.startswith(_MEDIA) or (said == TEXT and form.takes == "text"):
         return FILE
     if said in {JSON, NPY, MULTIPART}:
         return said
@@ -103,15 +137,17 @@ def _kind(call: Call, form: Takes) -> str:
 
 
 def _file(content: bytes, said: str, form: Takes) -> bytes | str:
-    """One item that is a file: a picture's bytes, or a text."""
-    if form.takes == "image":
-        return content
-    if form.takes != "text" or said.startswith("image/"):
+    """One item that is a file: a picture's or a sound's bytes, or a text."""
+    wrong = tuple(kind for kind in _MEDIA if not kind.startswith(form.takes))
+    if form.takes == "tensors" or said.startswith(wrong):
         _unsupported(said, form)
+    if form.takes != "text":
+        return content
     try:
-        return content.decode("utf-8")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"the text is not UTF-8: {error}", code="bad_text") from error
+        hint = "save it as UTF-8"
+        raise InputError(f"the text is not UTF-8: {error}", hint=hint, code="bad_text") from error
 
 
 def _files(parts: list[Part], form: Takes) -> Items:
@@ -127,6 +163,8 @@ def _unsupported(said: str, form: Takes) -> NoReturn:
 def _hint(form: Takes) -> str:
     if form.takes == "text":
         return f"send a text ({TEXT}), or one or several as JSON strings ({JSON})"
+    if form.takes == "audio":
+        return f"send a WAV file (Content-Type: audio/wav), or base64 of one or several ({JSON})"
     image = "the bytes of an image (Content-Type: image/png), or " if form.takes == "image" else ""
     inputs = ", ".join(f"{name} {show_shape(t.shape[1:])}" for name, t in form.inputs.items())
     what = "pixels [height, width, 3]" if form.takes == "image" else inputs
@@ -138,16 +176,13 @@ def _hint(form: Takes) -> str:
 
 def _texts(value: object) -> Items:
     inner = _unwrap(value, "text")
-    if isinstance(inner, str):
-        return Items([inner], batch=False)
-    if isinstance(inner, list) and all(isinstance(v, str) for v in cast("list[object]", inner)):
+    if isinstance(inner, list):
         return Items(cast("list[Any]", inner), batch=True)
-    hint = 'send "a text", or ["one", "another"]'
-    raise InputError("found something other than texts", hint=hint, code="wrong_dtype")
+    return Items([inner], batch=False)
 
 
 def _encoded(value: object) -> Items | None:
-    """Image files in base64: a string or ``{"base64": ...}``, or a list of these; else None."""
+    """Files in base64: a string or ``{"base64": ...}``, or a list of these; else None."""
     one = _base64(value)
     if one is not None:
         return Items([_decoded(one)], batch=False)
@@ -168,59 +203,54 @@ def _base64(value: object) -> str | None:
 def _decoded(string: str | None) -> bytes:
     """The bytes; a browser's ``data:image/png;base64,`` before them is dropped."""
     if string is None:
-        raise InputError("a list holds images in base64 and others", code="wrong_dtype")
+        hint = "send all of them in base64, or all as pixels"
+        message = "a list holds files in base64 and others"
+        raise InputError(message, hint=hint, code="wrong_dtype")
     text = string.partition(",")[2] if string.startswith("data:") else string
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        hint = "a string in place of pixels is an image file in base64"
+        hint = "a string that stands for a file is its bytes in base64"
         raise InputError(f"this is no base64: {error}", hint=hint, code="bad_base64") from error
+
+
+def _sounds(value: object) -> Items:
+    inner = value if _base64(value) is not None else _unwrap(value, "audio")
+    encoded = _encoded(inner)
+    if encoded is None:
+        hint = 'send {"audio": "base64 of a WAV file"}, or a list of such strings'
+        raise InputError("found something other than sounds", hint=hint, code="wrong_dtype")
+    return encoded
 
 
 # --- arrays -> items
 
 
 def _images(value: object) -> Items:
-    """Pictures as files in base64, or as numbers: rank 2 or 3 is one, rank 4 a list."""
+    """Pictures as files in base64, or as numbers: those of rank 4 are several."""
     inner = value if _base64(value) is not None else _unwrap(value, "image", "images")
     encoded = _encoded(inner)
     if encoded is not None:
         return encoded
-    array = _as_pixels(numbers(inner))
-    if array.ndim in _IMAGE_RANKS:
-        return Items([array], batch=False)
-    if array.ndim == max(_IMAGE_RANKS) + 1:
+    array = numbers(inner, _IMAGE)
+    if array.ndim == _IMAGE_RANK + 1:
         return Items(list(array), batch=True)
-    message = f"found an array of shape {show_shape(array.shape)}"
-    hint = "one picture is [height, width] or [height, width, 3]; several are [n, height, width, 3]"
-    raise InputError(message, hint=hint, code="wrong_shape")
-
-
-def _as_pixels(array: Array) -> Array:
-    if array.dtype == np.uint8 or array.dtype.kind == "f":
-        return array
-    if array.dtype.kind not in "iu" or (
-        array.size and (array.min() < 0 or array.max() > _UINT8_MAX)
-    ):
-        hint = "pixels are whole numbers from 0 to 255, or floating point in the same range"
-        raise InputError("these are no pixels", hint=hint, code="wrong_dtype")
-    return array.astype(np.uint8)
+    return Items([array], batch=False)
 
 
 def _tensors(value: object, form: Takes) -> Items:
-    """The model's inputs by name; the rank of each tells one item from several."""
+    """The model's inputs by name; several items have one dimension more than one."""
     given = _by_name(value, form)
-    arrays = {name: fit(name, numbers(v), form.inputs[name].dtype) for name, v in given.items()}
-    extra = {name: a.ndim - len(form.inputs[name].shape) + 1 for name, a in arrays.items()}
-    if set(extra.values()) == {0}:
+    if given is None:
+        return Items([value], batch=False)
+    arrays = {name: numbers(v, name) for name, v in given.items()}
+    if any(array.ndim != len(form.inputs[name].shape) for name, array in arrays.items()):
         return Items([_item(arrays, form)], batch=False)
-    sizes = {len(array) for array in arrays.values() if array.ndim}
-    if set(extra.values()) != {1} or len(sizes) != 1:
-        _wrong_ranks(arrays, form)
-    count = sizes.pop()
-    return Items(
-        [_item({n: a[i] for n, a in arrays.items()}, form) for i in range(count)], batch=True
-    )
+    sizes = {len(array) for array in arrays.values()}
+    if len(sizes) != 1:
+        _uneven(arrays, form)
+    several = [{name: a[i] for name, a in arrays.items()} for i in range(sizes.pop())]
+    return Items([_item(each, form) for each in several], batch=True)
 
 
 def _item(arrays: dict[str, Array], form: Takes) -> Any:  # noqa: ANN401 - an item is either
@@ -228,23 +258,14 @@ def _item(arrays: dict[str, Array], form: Takes) -> Any:  # noqa: ANN401 - an it
     return arrays if len(form.inputs) > 1 else next(iter(arrays.values()))
 
 
-def _by_name(value: object, form: Takes) -> dict[str, object]:
+def _by_name(value: object, form: Takes) -> dict[str, object] | None:
+    """What is given for each input; None where pre-processing will say which are missing."""
     names = list(form.inputs)
     inner = value if "inputs" in names else _unwrap(value, "inputs")
     if not isinstance(inner, dict):
-        if len(names) == 1:
-            return {names[0]: inner}
-        hint = f"send an object with {', '.join(names)}"
-        raise InputError(f"this model has {len(names)} inputs", hint=hint, code="wrong_input")
+        return {names[0]: inner} if len(names) == 1 else None
     given = cast("dict[str, object]", inner)
-    for name in given:
-        if name not in names:
-            hint = nearest(name, names)
-            raise InputError(f"there is no input '{name}'", hint=hint, code="wrong_input")
-    if missing := [name for name in names if name not in given]:
-        hint = f"send an object with {', '.join(names)}"
-        raise InputError(f"no input '{missing[0]}' was sent", hint=hint, code="wrong_input")
-    return given
+    return given if given.keys() == form.inputs.keys() else None
 
 
 def _unwrap(value: object, *keys: str) -> object:
@@ -258,7 +279,7 @@ def _unwrap(value: object, *keys: str) -> object:
     return value
 
 
-def _wrong_ranks(arrays: dict[str, Array], form: Takes) -> NoReturn:
+def _uneven(arrays: dict[str, Array], form: Takes) -> NoReturn:
     found = ", ".join(f"{name} {show_shape(a.shape)}" for name, a in arrays.items())
     one = ", ".join(f"{n} {show_shape(form.inputs[n].shape[1:])}" for n in arrays)
     several = ", ".join(f"{n} {show_shape(form.inputs[n].shape)}" for n in arrays)
