@@ -56,12 +56,12 @@ class Arrivals:
         self._every: deque[tuple[float, bool]] = deque(maxlen=GAPS)
         self._times: deque[float] = deque()
 
-    def arrived(self, now: float, count: int) -> None:
-        """One item came; ``count`` are in the system with it, or without it where it was shed."""
+    def arrived(self, now: float, count: int, items: int = 1) -> None:
+        """So many items came at once; ``count`` are in the system, without those that were shed."""
         if self._last > -math.inf:
             self._every.append((now - self._last, True))
         self._last = now
-        self._times.append(now)
+        self._times.extend([now] * items)
         self._forget(now)
         self._note(now, came=True)
         self._enter(now, count)

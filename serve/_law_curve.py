@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
+from serve._law_correction import Correction, Delays
 from specs.errors import ServeError
 from specs.profile import Profile
 
-__all__ = ["Correction", "Curve", "Forecast", "capacity"]
+__all__ = ["Curve", "Forecast", "capacity"]
 
-QUANTILE = 0.9
-"""Of observed over predicted time: one batch in ten may take longer than it was given."""
-WINDOW = 32
-"""Ratios kept per bucket; the 0.9 quantile of them ignores three stalls."""
-ENOUGH = 10
-"""Below this many ratios of its own a bucket takes those of all buckets: with ten, the 0.9 quantile
-is not the largest, so that one stall changes nothing."""
-FORGET = 256
-"""A size that did not run within so many batches is believed to be no slower than the others: else
-one that was once found too slow for every deadline would never be tried again."""
-DRIFT = 1.1
-DRIFTED = 3
-"""So many batches in a row beyond the usual range (the 0.1 to the 0.9 quantile) by this factor, on
-the same side: another engine speed, and what was learned before it is forgotten. Jitter of 3 % (one
-sigma) does that once in 10**9 batches; and where times scatter more, the range is wider."""
+SLOWER = 4.0
+"""An engine counts as so many times slower at most; what a batch took beyond is a delay."""
+EQUAL = 1 - 1e-9
+"""Rates that differ in their last digits are equal: of several equals the largest batch counts."""
+MOST_REPEATS = 16
+"""Batches that a cut has at most: more would save little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +31,10 @@ class Curve:
         ms: milliseconds of one batch at each of them.
         fixed: the engine runs these sizes alone, and a batch between two is padded up to the
             larger. Otherwise every size runs, and times between two sizes are interpolated.
+        at_once: the largest batch of the engine, where larger sizes are several one after the
+            other; 0: there are no such.
+        step: a batch is computed in so many parts at the same time, and takes what the next larger
+            multiple takes; one item has no parts.
 
     Raises:
         ServeError: the sizes do not grow, or a time is not a positive number.
@@ -48,6 +43,8 @@ class Curve:
     sizes: tuple[int, ...]
     ms: tuple[float, ...]
     fixed: bool = False
+    at_once: int = 0
+    step: int = 1
 
     def __post_init__(self) -> None:
         if not self.sizes or len(self.sizes) != len(self.ms):
@@ -78,12 +75,30 @@ class Curve:
         """The largest batch."""
         return self.sizes[-1]
 
+    def repeated(self, most_s: float, once_s: float = 0.0) -> Curve:
+        """With sizes of several largest batches, one after the other, that take up to ``most_s``.
+
+        Args:
+            most_s: of all together, seconds.
+            once_s: part of every time that several have but once, seconds.
+        """
+        last, first, more = self.max_batch, self.ms[-1], self.ms[-1] - 1000 * once_s
+        times = [(last * n, first + (n - 1) * more) for n in range(2, MOST_REPEATS + 1)]
+        fit = [(size, ms) for size, ms in times if more > 0 and ms <= 1000 * most_s]
+        sizes, ms = (*self.sizes, *(size for size, _ in fit)), (*self.ms, *(ms for _, ms in fit))
+        return replace(self, sizes=sizes, ms=ms, at_once=last)
+
     def bucket(self, batch: int) -> int:
         """Index of the measured size that a batch is counted with: the next larger one."""
-        return bisect_left(self.sizes, batch)
+        return bisect_left(self.sizes, self._whole(batch))
+
+    def _whole(self, batch: int) -> int:
+        """With no part smaller than another."""
+        return batch if batch == 1 else min(-(-batch // self.step) * self.step, self.max_batch)
 
     def seconds(self, batch: int) -> float:
         """Time of a batch of this many items, 1 to ``max_batch``."""
+        batch = self._whole(batch)
         right = self.bucket(batch)
         if self.fixed or right == 0 or self.sizes[right] == batch:
             return self.ms[right] / 1000
@@ -103,143 +118,37 @@ def capacity(curve: Curve, slo_s: float) -> float:
     return max((size / time for size, time in times if 2 * time <= slo_s), default=0.0)
 
 
-class Correction:
-    """Observed over predicted time, per bucket: an upper quantile of the last ones.
-
-    A bucket that has seen little takes what all buckets have seen. When the engine's speed changes,
-    the buckets that did not see it yet are guessed to have changed as much, until they run.
-
-    Args:
-        buckets: how many there are.
-    """
-
-    def __init__(self, buckets: int) -> None:
-        self._own: list[deque[float]] = [deque(maxlen=WINDOW) for _ in range(buckets)]
-        self._all = deque([1.0] * ENOUGH, maxlen=WINDOW)
-        self._guess: dict[int, float] = {}
-        self._anchor: dict[int, float] = {}
-        self._count = 0
-        self._ran: dict[int, int] = {}
-        self._odd: list[_Odd] = []
-        self._slower = False
-
-    def ratio(self, bucket: int) -> float:
-        """The factor to multiply the curve by."""
-        own = _quantile(self._seen(bucket), QUANTILE) * self._guess.get(bucket, 1.0)
-        if self._count - self._ran.get(bucket, 0) < FORGET:
-            return own
-        return min(own, _quantile(self._all, QUANTILE))
-
-    def learn(self, bucket: int, ratio: float) -> None:
-        """Take in one batch's observed time over the curve's."""
-        self._settle(bucket, ratio)
-        self._count += 1
-        self._ran[bucket] = self._count
-        drifted = self._drifted(bucket, ratio)
-        self._own[bucket].append(ratio)
-        self._all.append(ratio)
-        if drifted:
-            self._follow()
-
-    def _seen(self, bucket: int) -> deque[float]:
-        own = self._own[bucket]
-        return own if len(own) >= ENOUGH else self._all
-
-    def _settle(self, bucket: int, ratio: float) -> None:
-        """Keep or drop the guess about a bucket, now that it has run."""
-        guess = self._guess.pop(bucket, None)
-        if guess is None:
-            return
-        off = ratio / _quantile(self._seen(bucket), QUANTILE)
-        if abs(math.log(off)) > abs(math.log(guess)) / 2:
-            own = self._own[bucket]
-            self._own[bucket] = deque((each * guess for each in own), maxlen=WINDOW)
-            self._anchor[bucket] = _quantile(self._own[bucket], 0.5)
-
-    def _drifted(self, bucket: int, ratio: float) -> bool:
-        """Whether the last few batches were all off, on the same side."""
-        low, level, high = self._usual(bucket)
-        if low <= ratio <= high:
-            self._odd.clear()
-            return False
-        if self._odd and (ratio > high) != self._slower:
-            self._odd.clear()
-        self._slower = ratio > high
-        self._odd.append(_Odd(bucket, ratio, level))
-        return len(self._odd) >= DRIFTED
-
-    def _usual(self, bucket: int) -> tuple[float, float, float]:
-        """The range of ratios that tell nothing new, and their median; without those that may."""
-        seen = list(self._seen(bucket))
-        own = len(self._own[bucket]) >= ENOUGH
-        odd = sum(each.bucket == bucket for each in self._odd) if own else len(self._odd)
-        kept = seen[: len(seen) - odd] or seen
-        low, level, high = (_quantile(kept, share) for share in (1 - QUANTILE, 0.5, QUANTILE))
-        return low / DRIFT, level, high * DRIFT
-
-    def _follow(self) -> None:
-        """Believe the last few batches alone, and guess the same change for all other buckets.
-
-        The change of a bucket is told from the level that it was last found to change to, so that
-        changes to and fro cancel: where one size runs for hours and its times scatter, nothing adds
-        up to the guess about another.
-        """
-        odd, self._odd = self._odd, []
-        self._all = deque(_filled([each.ratio for each in odd]), maxlen=WINDOW)
-        changes = [each.ratio / each.level for each in odd]
-        moved = [each.ratio / self._anchor.get(each.bucket, each.level) for each in odd]
-        for each in odd:
-            own = _filled([each.level * change for change in changes])
-            self._own[each.bucket] = deque(own, maxlen=WINDOW)
-            self._anchor[each.bucket] = _quantile(own, 0.5)
-        ran = {each.bucket for each in odd}
-        for bucket, own in enumerate(self._own):
-            if bucket not in ran and len(own) >= ENOUGH:
-                factor = _quantile(moved, 0.5)
-                self._guess[bucket] = factor * self._guess.get(bucket, 1.0)
-
-
-@dataclass(frozen=True, slots=True)
-class _Odd:
-    """A batch that took longer, or less, than usual."""
-
-    bucket: int
-    ratio: float
-    level: float
-    """The usual ratio of its bucket before."""
-
-
-def _quantile(ratios: Iterable[float], share: float) -> float:
-    """By nearest rank."""
-    seen = sorted(ratios)
-    return seen[max(0, math.ceil(share * len(seen)) - 1)]
-
-
-def _filled(ratios: list[float]) -> list[float]:
-    """Repeated until there are enough to take a quantile of."""
-    return (ratios * ENOUGH)[:ENOUGH]
-
-
 class Forecast:
     """The corrected curve as a table, and the questions that decisions ask of it. Seconds.
 
     Args:
         curve: as measured.
         max_batch: a smaller limit than the curve's, where one is set.
+        worth: what a size's rate counts next to those of others.
     """
 
-    def __init__(self, curve: Curve, max_batch: int | None = None) -> None:
+    def __init__(
+        self,
+        curve: Curve,
+        max_batch: int | None = None,
+        worth: Callable[[int], float] = lambda _: 1.0,
+    ) -> None:
         self.curve = curve
+        self._worth = worth
         self._correction = Correction(len(curve.sizes))
+        self._delays = Delays(len(curve.sizes))
         self.limit(max_batch or curve.max_batch)
 
     def limit(self, max_batch: int) -> None:
         """Set the largest batch, at most the curve's own; the correction stays."""
         self.max_batch = min(max_batch, self.curve.max_batch)
+        self.at_once = min(self.max_batch, self.curve.at_once or self.curve.max_batch)
         sizes = range(1, self.max_batch + 1)
         self._measured = [self.curve.seconds(size) for size in sizes]
         self._bucket = [self.curve.bucket(size) for size in sizes]
+        self._worths = [self._worth(size) for size in sizes]
         self._ratios: list[float] = []
+        self._late: list[float] = []
         self._refresh()
 
     def seconds(self, batch: int) -> float:
@@ -251,8 +160,9 @@ class Forecast:
         return self._measured[batch - 1]
 
     def ratio(self, batch: int) -> float:
-        """The correction at this size."""
-        return self._ratios[self._bucket[batch - 1]]
+        """The correction at this size: corrected over measured time."""
+        bucket = self._bucket[batch - 1]
+        return self._ratios[bucket] + self._late[bucket] / self._measured[batch - 1]
 
     def rate(self, batch: int) -> float:
         """Items per second of engine time."""
@@ -268,7 +178,9 @@ class Forecast:
 
     def capacity(self, slo_s: float) -> float:
         """As ``capacity``, of the corrected curve; at least what batches of one would give."""
-        return self.rate(self.best(max(1, self.fits(slo_s / 2))))
+        if slo_s not in self._capacities:
+            self._capacities[slo_s] = self.rate(self.best(max(1, self.fits(slo_s / 2))))
+        return self._capacities[slo_s]
 
     def saving(self, batch: int) -> float:
         """Engine time that one more member saves against a batch of its own."""
@@ -279,18 +191,25 @@ class Forecast:
     def learn(self, batch: int, seconds: float) -> None:
         """Take in what a batch really took."""
         index = batch - 1
-        self._correction.learn(self._bucket[index], seconds / self._measured[index])
+        slowest = SLOWER * self._measured[index]
+        self._delays.learn(self._bucket[index], max(0.0, seconds - slowest))
+        ratio = min(seconds, slowest) / self._measured[index]
+        self._correction.learn(self._bucket[index], ratio)
         self._refresh()
 
     def _refresh(self) -> None:
-        ratios = [self._correction.ratio(each) for each in range(len(self.curve.sizes))]
-        if ratios == self._ratios:
+        buckets = range(len(self.curve.sizes))
+        ratios = [self._correction.ratio(each) for each in buckets]
+        delays = [self._delays.usual(each) for each in buckets]
+        if (ratios, delays) == (self._ratios, self._late):
             return
-        self._ratios = ratios
+        self._ratios, self._late = ratios, delays
+        self._capacities: dict[float, float] = {}
         pairs = zip(self._measured, self._bucket, strict=True)
-        self._times = list(accumulate((time * ratios[each] for time, each in pairs), max))
-        best: list[int] = []
-        for size in range(1, self.max_batch + 1):
-            before = best[-1] if best else size
-            best.append(size if self.rate(size) >= self.rate(before) else before)
-        self._best = best
+        times = (time * ratios[each] + delays[each] for time, each in pairs)
+        self._times = list(accumulate(times, max))
+        pairs = zip(self._times, self._worths, strict=True)
+        rates = [worth * size / time for size, (time, worth) in enumerate(pairs, 1)]
+        highest = zip(rates, accumulate(rates, max), strict=True)
+        sizes = (n if rate >= most * EQUAL else 0 for n, (rate, most) in enumerate(highest, 1))
+        self._best = list(accumulate(sizes, max))

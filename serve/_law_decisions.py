@@ -21,6 +21,7 @@ Rule = Literal[
     "empty",
     "room",
     "busy",
+    "backlog",
     "outrun",
     "bound",
     "expired",
@@ -30,7 +31,7 @@ Rule = Literal[
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """One item that waits for an engine."""
+    """An item that waits for an engine, or several of one call that are alike in all of this."""
 
     arrived: float
     deadline: float
@@ -140,6 +141,7 @@ _SAYS: dict[Rule, str] = {
     "empty": "nothing waits",
     "room": "{waiting} wait; it can be answered within {slack}",
     "busy": "the engine and what goes first take {predicted}, and the deadline is in {slack}",
+    "backlog": "the engine and {waiting} before it take {predicted}, the deadline is in {slack}",
     "outrun": "the next batch, of {size}, is done in {predicted}, and the deadline is in {slack}",
     "bound": "the bound on items is reached",
     "expired": "the deadline is in {slack}, less than the engine needs",

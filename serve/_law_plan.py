@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, overload
 
 from serve._law_curve import Forecast
+from serve._law_decisions import Ticket
 
-__all__ = ["Plan", "fill", "plan"]
+__all__ = ["Plan", "Slacks", "fill", "plan"]
 
 Choice = Literal["all", "full", "bucket", "deadline", "overload"]
 """Why a batch has its size.
@@ -26,6 +28,32 @@ class Plan:
     dropped: int
     size: int
     choice: Choice
+
+
+class Slacks(Sequence[float]):
+    """Seconds to the deadlines of a queue's first ``count`` tickets, computed where looked at.
+
+    A cut looks at a few of them, however many wait.
+    """
+
+    def __init__(self, queue: Sequence[Ticket], count: int, now: float) -> None:
+        self._queue = queue
+        self._count = count
+        self._now = now
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> float: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[float]: ...
+    def __getitem__(self, index: int | slice) -> float | list[float]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._count))]
+        if not -self._count <= index < self._count:
+            raise IndexError(index)
+        return self._queue[index % self._count].deadline - self._now
 
 
 def plan(slacks: Sequence[float], forecast: Forecast, demand: float) -> Plan:
@@ -48,8 +76,7 @@ def plan(slacks: Sequence[float], forecast: Forecast, demand: float) -> Plan:
     size, choice = _largest(slacks, first, forecast)
     if choice != "deadline" or forecast.rate(size) >= demand:
         return Plan(first, size, choice)
-    starts = range(first, len(slacks))
-    best = max(starts, key=lambda start: forecast.rate(_largest(slacks, start, forecast)[0]))
+    best = _best_start(slacks, first, forecast)
     if best == first:
         return Plan(first, size, choice)
     return Plan(best, _largest(slacks, best, forecast)[0], "overload")
@@ -77,8 +104,31 @@ def fill(size: int, room: float, slacks: Sequence[float], forecast: Forecast) ->
 
 
 def _first_in_time(slacks: Sequence[float], forecast: Forecast) -> int:
-    alone = forecast.seconds(1)
-    return next((i for i, slack in enumerate(slacks) if slack >= alone), len(slacks))
+    return bisect_left(slacks, forecast.seconds(1))
+
+
+def _best_start(slacks: Sequence[float], first: int, forecast: Forecast) -> int:
+    """The first start from which a batch has the highest rate.
+
+    From start to start the rate does not fall as long as the start's own deadline bounds the
+    batch, and does not rise once that is the queue's end or the largest batch: so halving finds
+    where the one becomes the other, and the first start that is as good as the last before it.
+    """
+    count = len(slacks)
+
+    def rate(start: int) -> float:
+        return forecast.rate(_largest(slacks, start, forecast)[0])
+
+    def unbound(start: int) -> bool:
+        return forecast.fits(slacks[start]) >= min(count - start, forecast.max_batch)
+
+    turn = first + bisect_left(range(first, count), True, key=unbound)  # noqa: FBT003 - what is looked for
+    if turn == first:
+        return first
+    highest = rate(turn - 1)
+    if turn < count and rate(turn) > highest:
+        return turn
+    return first + bisect_left(range(first, turn), highest, key=rate)
 
 
 def _largest(slacks: Sequence[float], start: int, forecast: Forecast) -> tuple[int, Choice]:

@@ -20,7 +20,7 @@ target_ongoing_requests   1.5 * b, with b the smallest batch whose b / L(b) is `
 
 Without an SLO: ``DEFAULT_SLO_MS``, or four times L(the largest batch) where that is longer. Without
 a curve (before a replica has measured one): the artifact's largest batch, eight of them held.
-What is set by hand wins, and is shown with where it was set.
+What is set by hand wins, and is shown with where it was set; what follows from it, with its name.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from specs.errors import ServeError
 from specs.profile import Profile
 
 __all__ = [
+    "BY_HAND",
     "DEFAULT_SLO_MS",
     "HEADROOM",
     "Evidence",
@@ -43,6 +44,7 @@ __all__ = [
     "Source",
     "Wishes",
     "derive",
+    "follow",
 ]
 
 T = TypeVar("T")
@@ -63,7 +65,20 @@ UTILISATION = 0.8
 ROUNDING = 1e-9
 """Seconds from milliseconds are off by a last digit; what is equal on paper counts as equal."""
 
-Source = Literal["profile", "measured at start", "spec", "deploy.yaml", "user_config", "default"]
+Source = Literal[
+    "profile",
+    "measured at start",
+    "default",
+    "spec",
+    "deploy.yaml",
+    "user_config",
+    "deployments",
+    "max_batch",
+    "max_items",
+    "max_ongoing_requests",
+]
+"""``deployments``: Ray's own override in deploy.yaml. The last three: follows from that figure."""
+BY_HAND: frozenset[Source] = frozenset({"spec", "deploy.yaml", "user_config", "deployments"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +91,11 @@ class Figure(Generic[T]):
     def to_json(self) -> dict[str, Any]:
         """For ``GET /models``."""
         return {"value": self.value, "source": self.source}
+
+
+def follow(value: T, name: Source, figure: Figure[int]) -> Figure[T]:
+    """A figure that follows from the one called ``name``, which may have been set by hand."""
+    return Figure(value, name if figure.source in BY_HAND else figure.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +187,7 @@ def derive(wishes: Wishes, batch: AxisRange, evidence: Evidence | None) -> Limit
     curve, source = evidence.curve, evidence.source
     rate = max(capacity(curve, slo.value / 1000), 1 / curve.seconds(1))
     items = wishes.max_items or Figure(_items(rate, slo.value, most), source)
-    held = Figure(items.value + HEADROOM, items.source)
+    held = follow(items.value + HEADROOM, "max_items", items)
     sizes = tuple(size for size in curve.sizes if size < most)
     buckets = Figure((*sizes, most), source)
     target = Figure(_target(curve, most, rate), source)
@@ -184,7 +204,8 @@ def _check(wishes: Wishes, batch: AxisRange) -> None:
         raise ServeError(message, hint=hint, code="serve_args")
     least = 2 * (asked.value if asked else 1)
     if items and items.value < least:
-        message = f"max_ongoing_requests is {items.value} for batches of {least // 2}"
+        name = "max_items" if items.source == "user_config" else "max_ongoing_requests"
+        message = f"{name} is {items.value} for batches of {least // 2}"
         hint = f"while one batch runs the next one gathers: at least {least}"
         raise ServeError(message, hint=hint, code="serve_args")
 
@@ -221,7 +242,7 @@ def _largest(
         room = slo_ms / 1000 * (1 + ROUNDING)
         most = max((b for b in sizes if curve.seconds(b) <= room), default=sizes[0])
     if wishes.max_items and wishes.max_items.value < 2 * most:
-        return Figure(max(1, wishes.max_items.value // 2), wishes.max_items.source)
+        return Figure(max(1, wishes.max_items.value // 2), "max_items")
     return Figure(most, source)
 
 
@@ -240,9 +261,9 @@ def _target(curve: Curve, most: int, rate: float) -> float:
 def _unmeasured(wishes: Wishes, slo: Figure[float], largest: Figure[int]) -> Limits:
     most = largest.value
     items = wishes.max_items or Figure(max(MIN_ITEMS, BATCHES_HELD * most), "default")
-    held = Figure(items.value + HEADROOM, items.source)
+    held = follow(items.value + HEADROOM, "max_items", items)
     # Ray's default target of 2 would add replicas before a batch is full.
-    target = Figure(float(max(2, most)), largest.source)
+    target = follow(float(max(2, most)), "max_batch", largest)
     return Limits(slo, largest, Figure((), "default"), items, held, target)
 
 

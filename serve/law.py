@@ -12,15 +12,17 @@ in a replica and in a simulation. Times are seconds of one clock; curves are in 
 5. A batch is held open only while the engine time that one more member would save, times the
    chance that it comes, exceeds the delay to those held.
 
-A driver calls ``offer`` for each item, ``cut`` whenever the engine is free and something changed
-(an item came, a hold ended, a batch was done), and ``done`` after each batch.
+A driver calls ``offer`` for each item (``offer_all`` for several that come at once), ``cut``
+whenever the engine is free and something changed (an item came, a hold ended, a batch was done),
+and ``done`` after each batch.
 """
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from operator import attrgetter, is_
 
 from serve._law_arrivals import Arrivals, Wait
 from serve._law_curve import Curve, Forecast, capacity
@@ -35,7 +37,7 @@ from serve._law_decisions import (
     Ticket,
     Why,
 )
-from serve._law_plan import fill, plan
+from serve._law_plan import Slacks, fill, plan
 
 __all__ = [
     "Admitted",
@@ -51,6 +53,7 @@ __all__ = [
     "capacity",
 ]
 
+_DEADLINE, _KEY, _PRIORITY = map(attrgetter, ("deadline", "key", "priority"))
 WINDOW_SLOS = 2
 """Demand is counted over so many SLOs: long enough to tell 97 % of capacity from 120 %, short
 enough to see a burst."""
@@ -64,6 +67,7 @@ class Law:
         slo_s: usual time that an answer may take, seconds.
         max_batch: a smaller limit than the curve's, where the user set one.
         max_items: most items that wait or run at once; None: deadlines alone bound the queue.
+        worth: for ``Forecast``.
     """
 
     def __init__(
@@ -73,8 +77,9 @@ class Law:
         slo_s: float,
         max_batch: int | None = None,
         max_items: int | None = None,
+        worth: Callable[[int], float] = lambda _: 1.0,
     ) -> None:
-        self.forecast = Forecast(curve, max_batch)
+        self.forecast = Forecast(curve, max_batch, worth)
         self.slo_s = slo_s
         self.max_items = max_items
         self._arrivals = Arrivals(WINDOW_SLOS * slo_s)
@@ -110,22 +115,41 @@ class Law:
 
     def offer(self, now: float, ticket: Ticket) -> Admitted | Shed:
         """Take an item in, or turn it away at once."""
-        why = self._admission(now, ticket)
+        return self.offer_all(now, [ticket])
+
+    def offer_all(self, now: float, tickets: Sequence[Ticket]) -> Admitted | Shed:
+        """Take in items of one request, alike in key, deadline and class, or turn away all.
+
+        One ticket may stand for several of them, so many times in the list. They are one arrival
+        of so many: when the next request comes, they do not tell.
+        """
+        first, count = tickets[0], len(tickets)
+        why = self._admission(now, first, count)
         if why.rule != "room":
-            self._arrivals.arrived(now, self.load)
-            return self._shed(now, ticket, why)
-        insort(self._queues.setdefault(ticket.key, []), ticket, key=_order)
-        self._classes[ticket.priority] += 1
-        self._waiting += 1
-        self._arrivals.arrived(now, self.load)
+            self._arrivals.arrived(now, self.load, count)
+            return self._shed(now, first, why)
+        queue = self._queues.setdefault(first.key, [])
+        if count == 1:
+            insort(queue, first, key=_order)
+        else:
+            place = bisect_right(queue, _order(first), key=_order)
+            queue[place:place] = tickets
+        self._classes[first.priority] += count
+        self._waiting += count
+        self._arrivals.arrived(now, self.load, count)
         return Admitted(why)
 
+    def over_bound(self, now: float, ticket: Ticket, count: int) -> Shed | None:
+        """Turn away items alike where the bound alone says so, without taking the others in."""
+        why = self._admission(now, ticket, count)
+        return self._shed(now, ticket, why) if why.rule == "bound" else None
+
     def cancel(self, now: float, ticket: Ticket) -> bool:
-        """Forget an item that nobody waits for; False where it no longer waited."""
-        queue = self._queues.get(ticket.key, [])
-        if ticket not in queue:
+        """Forget all that waits under a ticket; False where nothing does any more."""
+        count = self._queues.get(ticket.key, []).count(ticket)
+        if not count:
             return False
-        self._remove([ticket])
+        self._remove([ticket] * count)
         self._arrivals.left(now, self.load)
         return True
 
@@ -157,8 +181,7 @@ class Law:
         nobody waits past the deadline to be told.
         """
         soonest = self._busy(now) + self.forecast.seconds(1)
-        every = [each for queue in self._queues.values() for each in queue]
-        late = [each for each in every if each.deadline - now < soonest]
+        late = [each for queue in self._queues.values() for each in _late(queue, now, soonest)]
         if late and len(late) == self._waiting and not self._running:
             late = self._probe(now, late)
         return self._drop(now, late, "expired")
@@ -180,13 +203,38 @@ class Law:
         """Seconds until all that waits or runs should be done, at the best rate."""
         return self._busy(now) + self._waiting / self.forecast.capacity(self.slo_s)
 
+    def foresee(
+        self, now: float, ticket: Ticket, coming: int = 0, ready_s: float = 0.0
+    ) -> Shed | None:
+        """Turn away an item that is still to be made, where all before it leaves no time for it.
+
+        ``offer`` lets in more than can be computed in time, since the best batches are found among
+        many; where making an item costs something, what will be given up should not be made.
+
+        Args:
+            now: seconds.
+            ticket: as it would be offered.
+            coming: items that are being made now, and come before it.
+            ready_s: seconds until it is made.
+        """
+        busy, slack = self._busy(now), ticket.deadline - now
+        ahead = coming + sum(_before(queue, ticket) for queue in self._queues.values())
+        size = self.forecast.best(max(1, self.forecast.fits(self.slo_s / 2)))
+        whole, rest = divmod(ahead, size)
+        soonest = busy + whole * self.forecast.seconds(size) + self.forecast.seconds(rest + 1)
+        soonest = max(soonest, ready_s + self.forecast.seconds(1))
+        if soonest <= slack or not self.load + coming:
+            return None
+        self._arrivals.arrived(now, self.load)
+        return self._shed(now, ticket, Why("backlog", ahead, predicted_s=soonest, slack_s=slack))
+
     def _busy(self, now: float) -> float:
         return max(0.0, self._ends - now) if self._running else 0.0
 
-    def _admission(self, now: float, ticket: Ticket) -> Why:
-        """``room``, or why this item must be turned away."""
+    def _admission(self, now: float, ticket: Ticket, count: int = 1) -> Why:
+        """``room``, or why so many items like this one must be turned away."""
         busy, slack = self._busy(now), ticket.deadline - now
-        if self.max_items is not None and self.load >= self.max_items:
+        if self.max_items is not None and self.load + count > self.max_items:
             return Why("bound", self._waiting, predicted_s=busy, slack_s=slack)
         if not self.load:
             return Why("room", 0, slack_s=slack)
@@ -218,7 +266,7 @@ class Law:
         alike = self._classes[ticket.priority]
         if min(alike, len(queue)) < self._waiting:
             return False  # the next batch may be another key's or class's: left to binding
-        sure = sum(each.deadline - now >= planned for each in queue)
+        sure = len(queue) - bisect_left(queue, planned, key=lambda each: each.deadline - now)
         late = max(0.0, busy - (planned - (ticket.deadline - now)))
         return sure + self._arrivals.rate(now) * late >= self._target
 
@@ -230,23 +278,24 @@ class Law:
         last = max(late, key=lambda each: each.deadline)
         if last.deadline - now < self.forecast.measured(1):
             return late
-        return [each for each in late if each is not last]
+        spared = late.index(last)
+        return late[:spared] + late[spared + 1 :]
 
     def _choose(self, now: float, queue: list[Ticket]) -> tuple[list[Ticket], list[Ticket], Why]:
         """The batch, what is given up for it, and why."""
-        top = [each for each in queue if each.priority == queue[0].priority]
-        slacks = [each.deadline - now for each in top]
+        top = _end_of_class(queue, 0)
         demand = self._arrivals.rate(now)
-        made = plan(slacks, self.forecast, demand)
+        made = plan(Slacks(queue, top, now), self.forecast, demand)
         if not made.size:
-            return [top[-1]], [], self._why("probe", top[-1:], now, demand)
-        batch = top[made.dropped : made.dropped + made.size]
-        low = queue[len(top) :]
-        if low and made.dropped + made.size == len(top):
-            room = batch[0].deadline - now
+            last = queue[top - 1]
+            return [last], [], self._why("probe", [last], now, demand)
+        end = made.dropped + made.size
+        batch = queue[made.dropped : end]
+        if end == top < len(queue):
+            low, room = queue[top:], batch[0].deadline - now
             chosen = fill(made.size, room, [each.deadline - now for each in low], self.forecast)
             batch += [low[index] for index in chosen]
-        return batch, top[: made.dropped], self._why(made.choice, batch, now, demand)
+        return batch, queue[: made.dropped], self._why(made.choice, batch, now, demand)
 
     def _why(self, rule: Rule, batch: list[Ticket], now: float, demand: float) -> Why:
         size = len(batch)
@@ -255,7 +304,7 @@ class Law:
             self._waiting,
             size,
             predicted_s=self.forecast.seconds(size),
-            slack_s=min(each.deadline for each in batch) - now,
+            slack_s=min(map(_DEADLINE, batch)) - now,
             correction=self.forecast.ratio(size),
             demand=demand,
             rate=self.forecast.rate(size),
@@ -265,7 +314,7 @@ class Law:
         size = len(batch)
         if rule != "all" or size != self._waiting or size >= self.forecast.max_batch:
             return None
-        head = min(each.deadline for each in batch)
+        head = min(map(_DEADLINE, batch))
         most = head - now - self.forecast.seconds(size + 1)
         return self._arrivals.wait(now, size, self.forecast.saving(size), most)
 
@@ -288,14 +337,63 @@ class Law:
         return Shed(ticket, self.retry_after_s(now), why)
 
     def _remove(self, tickets: list[Ticket]) -> None:
-        gone = {id(each) for each in tickets}
-        for key in {each.key for each in tickets}:
-            self._queues[key] = [each for each in self._queues[key] if id(each) not in gone]
-            if not self._queues[key]:
+        for key in set(map(_KEY, tickets)):
+            queue = self._queues[key]
+            if not _cut_out(queue, tickets):
+                gone = Counter(map(id, tickets))
+                queue[:] = [each for each in queue if not _counted_off(gone, id(each))]
+            if not queue:
                 del self._queues[key]
-        self._classes.subtract(each.priority for each in tickets)
+        self._classes.subtract(Counter(map(_PRIORITY, tickets)))
         self._waiting -= len(tickets)
 
 
 def _order(ticket: Ticket) -> tuple[int, float]:
     return ticket.priority, ticket.deadline
+
+
+def _end_of_class(queue: list[Ticket], start: int) -> int:
+    """Where the class of the ticket at ``start`` ends."""
+    last = queue[-1].priority
+    if last == queue[start].priority:
+        return len(queue)
+    return bisect_right(queue, queue[start].priority, lo=start, key=lambda each: each.priority)
+
+
+def _before(queue: list[Ticket], ticket: Ticket) -> int:
+    """How many go before a ticket that is not in the queue."""
+    if _order(queue[-1]) <= _order(ticket):
+        return len(queue)
+    return bisect_right(queue, _order(ticket), key=_order)
+
+
+def _late(queue: list[Ticket], now: float, soonest: float) -> Iterator[Ticket]:
+    """Those whose deadline is nearer than ``soonest``: each class begins with its own."""
+    start = 0
+    while start < len(queue):
+        end = _end_of_class(queue, start)
+        for index in range(start, end):
+            if queue[index].deadline - now >= soonest:
+                break
+            yield queue[index]
+        start = end
+
+
+def _counted_off(counts: Counter[int], what: int) -> bool:
+    """Whether there is one left to count off."""
+    left = counts.get(what, 0)
+    if left:
+        counts[what] = left - 1
+    return left > 0
+
+
+def _cut_out(queue: list[Ticket], tickets: Sequence[Ticket]) -> bool:
+    """Remove tickets that lie side by side, in this order, as most batches do; else False."""
+    start = bisect_left(queue, _order(tickets[0]), key=_order)
+    while start < len(queue) and queue[start] is not tickets[0]:
+        start += 1
+    end = start + len(tickets)
+    if end > len(queue) or not all(map(is_, queue[start:end], tickets)):
+        return False
+    del queue[start:end]
+    return True

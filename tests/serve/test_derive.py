@@ -100,8 +100,17 @@ def test_what_is_set_by_hand_wins_and_says_so() -> None:
     assert found["slo_ms"] == {"value": 50.0, "source": "spec"}
     assert found["max_batch"] == {"value": 16, "source": "deploy.yaml"}
     assert found["max_items"] == {"value": 40, "source": "user_config"}
-    assert found["max_ongoing_requests"] == {"value": 40 + HEADROOM, "source": "user_config"}
     assert found["buckets"] == {"value": (1, 16), "source": "profile"}
+
+
+def test_what_follows_from_a_number_set_by_hand_names_that_number() -> None:
+    wishes = Wishes(max_batch=Figure(16, "deploy.yaml"), max_items=Figure(40, "deploy.yaml"))
+    for known in (evidence(), None):
+        found = derive(wishes, BATCH, known).to_json()
+        assert found["max_ongoing_requests"] == {"value": 40 + HEADROOM, "source": "max_items"}
+    assert found["target_ongoing_requests"] == {"value": 16.0, "source": "max_batch"}
+    found = derive(slo(50), BATCH, evidence()).to_json()
+    assert found["max_ongoing_requests"]["source"] == "profile"
 
 
 def test_a_batch_set_by_hand_that_outlasts_the_slo_is_told() -> None:
@@ -112,7 +121,7 @@ def test_a_batch_set_by_hand_that_outlasts_the_slo_is_told() -> None:
 
 def test_a_small_bound_on_items_makes_small_batches() -> None:
     found = derive(Wishes(max_items=Figure(20, "deploy.yaml")), BATCH, evidence())
-    assert found.max_batch == Figure(10, "deploy.yaml")
+    assert found.max_batch == Figure(10, "max_items")
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,17 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serve._law_arrivals import Arrivals, Wait
-from serve._law_curve import Correction, Forecast
+from serve._law_correction import Correction
+from serve._law_curve import Forecast
 from serve._law_decisions import Rule
-from serve._law_plan import plan
+from serve._law_plan import Slacks, plan
 from serve.law import Admitted, Curve, Cut, Hold, Idle, Law, Shed, Ticket, Why, capacity
 from specs.errors import ServeError
 from specs.profile import Advice, Form, Point, Profile
@@ -28,7 +29,7 @@ BUCKETS = Curve((1, 4, 16, 64), (4.25, 5.0, 8.0, 20.0), fixed=True)
 FLAT = Curve((1, 8), (10.0, 10.0))
 
 
-def law(curve: Curve = AFFINE, **options: int) -> Law:
+def law(curve: Curve = AFFINE, **options: Any) -> Law:
     return Law(curve, slo_s=0.050, **options)
 
 
@@ -607,3 +608,195 @@ def test_a_curve_is_read_from_a_profile_in_the_form_that_serving_opens() -> None
     assert Curve.of(profile, 4).seconds(4) == pytest.approx(0.005)
     fixed = profile.model_copy(update={"advice": Advice(form="fixed", throughput=16)})
     assert Curve.of(fixed, 10) == Curve((1, 4), (4.0, 5.0), fixed=True)
+
+
+# Many at once, and before they are made.
+
+
+def several(batcher: Law, now: float, items: int) -> list[Ticket]:
+    return [batcher.ticket(now) for _ in range(items)]
+
+
+def test_items_of_one_request_are_taken_in_at_once_and_ride_in_order() -> None:
+    batcher = law(max_batch=4)
+    tickets = several(batcher, 0.0, 6)
+    assert isinstance(batcher.offer_all(0.0, tickets), Admitted)
+    assert batcher.waiting == 6
+    first = cut(batcher, 0.0)
+    assert first.batch == tuple(tickets[:4])
+    batcher.done(0.005, first.batch, 0.005)
+    assert cut(batcher, 0.005).batch == tuple(tickets[4:])
+
+
+def test_a_request_that_exceeds_the_bound_is_turned_away_as_a_whole() -> None:
+    batcher = law(max_items=5)
+    offer(batcher, 0.0, 2)
+    answer = batcher.offer_all(0.0, several(batcher, 0.0, 4))
+    assert isinstance(answer, Shed)
+    assert answer.why.rule == "bound"
+    assert batcher.waiting == 2
+
+
+def test_a_request_of_many_items_counts_as_many_in_the_demand_and_as_one_arrival() -> None:
+    many = Arrivals(1.0)
+    many.arrived(0.0, 0)
+    many.arrived(0.5, 8, 8)
+    assert many.rate(0.5) == 9
+    wait = many.wait(0.5, 1, 1.0, 10.0)
+    assert wait is not None
+    assert wait.seconds == pytest.approx(0.5)
+
+
+def test_an_item_is_not_made_where_all_before_it_leaves_no_time() -> None:
+    batcher = law()
+    offer(batcher, 0.0, 100)
+    running = cut(batcher, 0.0)
+    offer(batcher, 0.001, 100)
+    shed = batcher.foresee(0.001, batcher.ticket(0.001))
+    assert shed is not None
+    assert shed.why.rule == "backlog"
+    assert shed.why.waiting == 100 + 100 - len(running.batch)
+    assert shed.why.predicted_s is not None
+    assert shed.why.predicted_s > 0.050
+
+
+def test_those_that_are_made_now_count_as_before_it() -> None:
+    batcher = law()
+    offer(batcher, 0.0)
+    assert batcher.foresee(0.0, batcher.ticket(0.0), coming=40) is None
+    assert batcher.foresee(0.0, batcher.ticket(0.0), coming=400) is not None
+
+
+def test_the_time_to_make_it_counts() -> None:
+    batcher = law()
+    offer(batcher, 0.0)
+    assert batcher.foresee(0.0, batcher.ticket(0.0), ready_s=0.040) is None
+    assert batcher.foresee(0.0, batcher.ticket(0.0), ready_s=0.048) is not None
+
+
+def test_where_nothing_is_here_an_item_is_always_tried() -> None:
+    assert law().foresee(0.0, Ticket(0.0, 0.001), ready_s=1.0) is None
+
+
+def test_a_lower_class_and_later_deadlines_do_not_stand_in_the_way() -> None:
+    batcher = law()
+    offer(batcher, 0.0, 300, priority=1, timeout_s=1.0)
+    assert batcher.foresee(0.0, batcher.ticket(0.0)) is None
+    assert batcher.foresee(0.0, batcher.ticket(0.0, priority=1)) is None
+    offer(batcher, 0.0, 300, priority=0, timeout_s=1.0)
+    assert batcher.foresee(0.0, batcher.ticket(0.0, priority=1)) is not None
+
+
+@given(
+    st.lists(st.floats(0, 0.06), min_size=1, max_size=80),
+    st.sampled_from([AFFINE, BUCKETS, FLAT]),
+    st.floats(0, 8000),
+)
+def test_the_best_start_is_the_one_that_trying_all_would_find(
+    found: list[float], curve: Curve, demand: float
+) -> None:
+    slacks, forecast = sorted(found), Forecast(curve)
+    made = plan(slacks, forecast, demand)
+
+    def size(start: int) -> int:
+        fits = min(forecast.fits(slacks[start]), len(slacks) - start, forecast.max_batch)
+        return forecast.best(fits) if fits else 0
+
+    starts = [start for start in range(len(slacks)) if size(start)]
+    if made.choice == "overload":
+        rates = {start: forecast.rate(size(start)) for start in starts}
+        assert made.dropped == next(s for s in starts if rates[s] == max(rates.values()))
+        assert made.size == size(made.dropped)
+    else:
+        assert made.dropped == (starts[0] if starts else len(slacks))
+
+
+def test_slacks_are_those_of_the_queue_without_copying_it() -> None:
+    queue = [Ticket(0.0, 1.0 + n) for n in range(5)]
+    slacks = Slacks(queue, 3, 0.5)
+    assert list(slacks) == [0.5, 1.5, 2.5] == slacks[:]
+    with pytest.raises(IndexError):
+        slacks[3]
+
+
+# Delays: what is far beyond the curve does not grow with it.
+
+
+TINY = Curve((1, 8, 32), (0.02, 0.1, 0.4))
+
+
+def test_waiting_for_a_core_is_not_taken_for_an_engine_that_is_a_thousand_times_slower() -> None:
+    forecast = Forecast(TINY)
+    for _ in range(20):
+        forecast.learn(1, 0.020)
+    assert 0.019 < forecast.seconds(1) < 0.022
+    assert forecast.seconds(32) < 0.025
+    assert forecast.ratio(32) == pytest.approx(forecast.seconds(32) / 0.0004)
+
+
+def test_a_few_stalls_change_nothing() -> None:
+    forecast = Forecast(TINY)
+    for number in range(60):
+        forecast.learn(8, 0.050 if number % 20 == 5 else 0.0001)
+        if number > 20:
+            assert forecast.seconds(8) < 0.001
+
+
+def test_delays_that_are_over_are_soon_forgotten() -> None:
+    forecast = Forecast(TINY)
+    for _ in range(20):
+        forecast.learn(8, 0.050)
+    for _ in range(8):
+        forecast.learn(8, 0.0001)
+    assert forecast.seconds(8) < 0.001
+
+
+def test_an_engine_that_is_somewhat_slower_is_slower_at_every_size() -> None:
+    forecast = Forecast(AFFINE)
+    for _ in range(20):
+        forecast.learn(32, 3 * 0.012)
+    assert forecast.seconds(64) == pytest.approx(3 * 0.020)
+
+
+# --- several items under one ticket
+
+
+def test_items_of_one_ticket_are_cut_in_parts_and_leave_together() -> None:
+    batcher = law(Curve((1, 4), (1.0, 2.0)))
+    many = batcher.ticket(0.0)
+    alone = batcher.ticket(0.001)
+    assert isinstance(batcher.offer_all(0.0, [many] * 6), Admitted)
+    batcher.offer(0.001, alone)
+    first, now = run(batcher, 0.001)
+    assert (first.batch, batcher.waiting) == ((many,) * 4, 3)
+    second = cut(batcher, now)
+    assert second.batch == (many, many, alone)
+    batcher.done(now + 0.002, second.batch, 0.002)
+    batcher.offer_all(now, [many] * 3)
+    batcher.offer(now, alone)
+    assert batcher.cancel(now, many)
+    assert batcher.waiting == 1
+    assert not batcher.cancel(now, many)
+
+
+def test_of_a_ticket_s_items_as_many_leave_a_queue_as_were_taken() -> None:
+    batcher = law(Curve((1, 4), (1.0, 2.0)))
+    high, low = batcher.ticket(0.0), batcher.ticket(0.0, priority=1)
+    batcher.offer_all(0.0, [low] * 3)
+    batcher.offer_all(0.0, [high] * 2)
+    first, now = run(batcher, 0.0)
+    assert (first.batch, batcher.waiting) == ((high, high, low, low), 1)
+    assert cut(batcher, now).batch == (low,)
+
+
+# --- several batches at once
+
+
+def test_a_curve_goes_on_with_several_largest_batches_one_after_the_other() -> None:
+    curve = Curve((1, 8), (0.5, 1.0)).repeated(0.0035, 0.0002)
+    assert curve.sizes == (1, 8, 16, 24, 32)
+    assert curve.ms == pytest.approx((0.5, 1.0, 1.8, 2.6, 3.4))
+    assert curve.at_once == 8
+    assert law(curve).forecast.at_once == 8
+    assert law(curve, max_batch=4).forecast.at_once == 4
+    assert AFFINE.repeated(0.05).sizes == AFFINE.sizes
