@@ -7,12 +7,14 @@ until the item that breaks it stands alone; an engine that does not come back is
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from itertools import groupby
+from typing import Any, Generic, Protocol, TypeVar
 
+from serve._group import Done, Group
+from serve._parts import Part, Waiting, chosen, halves, listed
+from serve._refusals import ClosedError, OverloadError, StuckError, overload
 from serve.course import Ride
 from serve.law import Cut, Decision, Hold, Idle, Law, Shed, Ticket
 from specs.errors import ServeError
@@ -39,38 +41,6 @@ TICKS = 20
 TICK_MIN_S = 0.005
 
 
-class OverloadError(ServeError):
-    """The item cannot be answered in time; ``retry_after_s`` is when what is here should be done.
-
-    Args:
-        why: what the decision was made from.
-        retry_after_s: whole seconds, at least 1.
-    """
-
-    default_code = "overloaded"
-
-    def __init__(self, why: str, retry_after_s: int) -> None:
-        hint = f"try again in {retry_after_s} s, allow more time, or serve more replicas"
-        super().__init__(f"turned away: {why}", hint=hint)
-        self.retry_after_s = retry_after_s
-        self._arguments = (why, retry_after_s)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), self._arguments
-
-
-class ClosedError(ServeError):
-    """The replica drains, or is not warm yet, and takes nothing new."""
-
-    default_code = "shutting_down"
-
-
-class StuckError(ServeError):
-    """The engine has not come back from a batch; Ray Serve replaces the replica."""
-
-    default_code = "engine_stuck"
-
-
 class Watcher(Protocol):
     """Is told what happens; must not raise. Times in seconds of the batcher's clock."""
 
@@ -81,27 +51,6 @@ class Watcher(Protocol):
     def computed(self, size: int, seconds: float) -> None:
         """The engine ran a batch."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Done(Generic[Out]):
-    """What became of one item; times in seconds."""
-
-    output: Out
-    queued_s: float
-    engine_s: float
-    batch: int
-    """How many items rode in the same batch."""
-    ride: Ride | None = None
-    """That run of the engine."""
-
-
-@dataclass(eq=False, slots=True)
-class _Waiting(Generic[In, Out]):
-    item: In
-    ticket: Ticket
-    future: asyncio.Future[Done[Out]]
-    label: object
 
 
 def hang_s(expected_s: float) -> float:
@@ -115,7 +64,9 @@ class Batcher(Generic[In, Out]):
     Args:
         run: computes a batch; gives one output per item, in order. Called once at a time.
         law: decides; no other driver may use it.
-        key: items share a batch only where this is equal (their shapes, for instance).
+        key: items share a batch only where this is equal (their shapes, for instance). It is asked
+            once for a sequence of items that has an attribute ``alike`` which is true.
+        join: puts sequences of items, or of outputs, one behind the other.
         clock: seconds, monotonic. Timers are the event loop's own.
         watcher: is told of every decision and every batch.
         hang: seconds after which a batch counts as hung, by its expected time.
@@ -125,10 +76,11 @@ class Batcher(Generic[In, Out]):
 
     def __init__(  # noqa: PLR0913 - most have a value that only tests change
         self,
-        run: Callable[[list[In]], Awaitable[Sequence[Out]]],
+        run: Callable[[Sequence[In]], Awaitable[Sequence[Out]]],
         law: Law,
         *,
         key: Callable[[In], Hashable] = lambda _: None,
+        join: Callable[[Sequence[Sequence[Any]]], Sequence[Any]] = listed,
         clock: Callable[[], float] = time.perf_counter,
         watcher: Watcher | None = None,
         hang: Callable[[float], float] = hang_s,
@@ -137,12 +89,13 @@ class Batcher(Generic[In, Out]):
         self.law = law
         self._run = run
         self._key = key
+        self._join = join
         self._clock = clock
         self._watcher = watcher
         self._hang = hang
         self._grain_s = grain_s
-        self._waiting: dict[Ticket, _Waiting[In, Out]] = {}
-        self._running: list[_Waiting[In, Out]] = []
+        self._waiting: dict[Ticket, Waiting[In, Out]] = {}
+        self._running: list[Part[In, Out]] = []
         self._changed = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -169,18 +122,37 @@ class Batcher(Generic[In, Out]):
         if self._closed:
             raise ClosedError("this replica is shutting down", hint="try again in a second")
         self.check_engine()
-        if (bound := self.law.max_items) is not None and self.load + items > bound:
-            why = f"{self.load} items are waiting or running, and {bound} are allowed"
-            raise self.overload(why)
+        now = self._clock()
+        if shed := self.law.over_bound(now, self.law.ticket(now), items):
+            self._tell(now, shed)
+            bound = self.law.max_items
+            raise self.overload(
+                f"{self.load} items are waiting or running, and {bound} are allowed"
+            )
 
     def check_engine(self) -> None:
         """Raise StuckError where the engine hangs."""
         if self._stuck:
             raise StuckError(self._stuck, hint="the replica is being replaced: try again soon")
 
+    def foresee(self, deadline: float, priority: int, coming: int, ready_s: float) -> None:
+        """Raise OverloadError where an item that is still to be made will be late.
+
+        Args:
+            deadline: in the clock's seconds.
+            priority: its class.
+            coming: items that are being made, and come before it.
+            ready_s: seconds until it is made.
+        """
+        now = self._clock()
+        ticket = self.law.ticket(now, timeout_s=deadline - now, priority=priority)
+        if shed := self.law.foresee(now, ticket, coming, ready_s):
+            self._tell(now, shed)
+            raise overload(str(shed.why), shed.retry_after_s)
+
     def overload(self, why: str) -> OverloadError:
         """The error that turns an item away now."""
-        return _overload(why, self.law.retry_after_s(self._clock()))
+        return overload(why, self.law.retry_after_s(self._clock()))
 
     async def submit(
         self,
@@ -189,30 +161,37 @@ class Batcher(Generic[In, Out]):
         timeout_s: float | None = None,
         priority: int = 0,
         label: object = None,
-    ) -> list[Done[Out]]:
+    ) -> Done[Out]:
         """Compute ``items``; they may ride in different batches, with those of other callers.
 
         Args:
-            items: what ``run`` takes.
+            items: what ``run`` takes; at least one.
             timeout_s: seconds that this may take; by default the law's SLO.
             priority: the class; lower goes first.
             label: for ``Ride.labels``.
 
         Raises:
+            ValueError: there are no items.
             OverloadError: one of them cannot be computed in time; the others are given up, too.
             ClosedError: the batcher is closed.
             StuckError: the engine hangs.
             Exception: what ``run`` raised for one of the items.
         """
+        if not items:
+            raise ValueError("no items to compute")
         self.check(len(items))
-        entries: list[_Waiting[In, Out]] = []
+        group: Group[Out] = Group(len(items), self._clock(), label, self._join)
+        entries: list[Waiting[In, Out]] = []
         try:
-            for item in items:
-                entries.append(self._enter(item, timeout_s, priority, label))  # noqa: PERF401 - kept where one is shed
+            for key, indices in self._alike(items).items():
+                now, own = self._clock(), chosen(items, indices)
+                ticket = self.law.ticket(now, key=key, timeout_s=timeout_s, priority=priority)
+                self._enter(entry := Waiting(own, indices, ticket, group))
+                entries.append(entry)
             self._wake()
-            return await _all([entry.future for entry in entries])
+            return await group.future
         finally:
-            self._leave(entries)
+            self._leave(group, entries)
 
     async def close(self) -> None:
         """Take nothing new and return once all that was taken is answered, or the engine hangs."""
@@ -220,28 +199,42 @@ class Batcher(Generic[In, Out]):
         while self._worker is not None and not self._worker.done() and not self._stuck:
             await asyncio.wait({self._worker}, timeout=TICK_MIN_S)
 
-    def _enter(
-        self, item: In, timeout_s: float | None, priority: int, label: object
-    ) -> _Waiting[In, Out]:
-        now, key = self._clock(), self._key(item)
-        ticket = self.law.ticket(now, key=key, timeout_s=timeout_s, priority=priority)
-        answer = self.law.offer(now, ticket)
+    def _alike(self, items: Sequence[In]) -> dict[Hashable, Sequence[int]]:
+        """Indices of the items by key, in order of first appearance."""
+        if getattr(items, "alike", False):
+            return {self._key(items[0]): range(len(items))}
+        found: dict[Hashable, list[int]] = {}
+        for index, item in enumerate(items):
+            found.setdefault(self._key(item), []).append(index)
+        if len(found) == 1:
+            return dict.fromkeys(found, range(len(items)))
+        return {**found}
+
+    def _enter(self, entry: Waiting[In, Out]) -> None:
+        """Queue those items of a call that have the same key."""
+        now = self._clock()
+        answer = self.law.offer_all(now, [entry.ticket] * len(entry.items))
         if isinstance(answer, Shed):
             self._tell(now, answer)
-            raise _overload(str(answer.why), answer.retry_after_s)
-        future: asyncio.Future[Done[Out]] = asyncio.get_running_loop().create_future()
-        entry = self._waiting[ticket] = _Waiting(item, ticket, future, label)
-        return entry
+            raise overload(str(answer.why), answer.retry_after_s)
+        self._waiting[entry.ticket] = entry
 
-    def _leave(self, entries: list[_Waiting[In, Out]]) -> None:
+    def _leave(self, group: Group[Out], entries: list[Waiting[In, Out]]) -> None:
         """Forget what the caller no longer waits for: it went away, or one item failed."""
-        for entry in entries:
-            if entry.future.cancel() or entry.future.cancelled():
-                if self._waiting.pop(entry.ticket, None):
-                    self.law.cancel(self._clock(), entry.ticket)
-                    self._changed.set()  # a batch that is held may be complete without it
-            else:
-                entry.future.exception()  # read, so that asyncio does not report it as lost
+        complete = group.complete
+        group.leave()
+        for entry in () if complete else entries:
+            if self._waiting.pop(entry.ticket, None):
+                self.law.cancel(self._clock(), entry.ticket)
+                self._changed.set()  # a batch that is held may be complete without it
+
+    def _taken(self, ticket: Ticket, count: int) -> Part[In, Out]:
+        """So many items of a ticket, which wait no longer."""
+        entry = self._waiting[ticket]
+        part = entry.take(count)
+        if entry.next == len(entry.items):
+            del self._waiting[ticket]
+        return part
 
     def _wake(self) -> None:
         self._changed.set()
@@ -284,7 +277,8 @@ class Batcher(Generic[In, Out]):
             timer.cancel()
 
     async def _batch(self, cut: Cut, now: float) -> None:
-        self._running = [self._waiting.pop(ticket) for ticket in cut.batch]
+        runs = [(ticket, len(list(same))) for ticket, same in groupby(cut.batch)]
+        self._running = [self._taken(ticket, count) for ticket, count in runs]
         computed = False
         try:
             computed = await self._compute(self._running, cut, now)
@@ -294,48 +288,56 @@ class Batcher(Generic[In, Out]):
             learnt = computed and ended > now  # a coarse clock may see no time pass
             self.law.done(ended, cut.batch, ended - now if learnt else None)
 
-    async def _compute(self, batch: list[_Waiting[In, Out]], cut: Cut, started: float) -> bool:
+    async def _compute(self, batch: list[Part[In, Out]], cut: Cut, started: float) -> bool:
         """Run a batch; halve it where it fails, so that a bad item fails alone.
 
         Returns whether it did not fail.
         """
-        began = self._clock()
+        began, size = self._clock(), sum(map(len, batch))
         try:
-            outputs = await self._outputs(batch)
+            outputs = await self._outputs(batch, size)
         except Exception as error:  # noqa: BLE001 - handed to whoever waits for the item
             await self._halve(batch, cut, started, error)
             return False
-        labels = tuple(entry.label for entry in batch)
-        ride = Ride(started, began, self._clock(), cut.why, labels)
-        engine_s = ride.ended - began
-        if self._watcher:
-            self._watcher.computed(len(batch), engine_s)
-        for entry, output in zip(batch, outputs, strict=True):
-            if not entry.future.done():
-                queued_s = started - entry.ticket.arrived
-                entry.future.set_result(Done(output, queued_s, engine_s, len(batch), ride))
+        labels = tuple(part.group.label for part in batch)
+        most = min(size, self.law.forecast.at_once)
+        ride = Ride(started, began, self._clock(), cut.why, labels, most)
+        self._computed(size, ride.ended - began)
+        first = 0
+        for part in batch:
+            part.done(outputs[first : first + len(part)] if len(batch) > 1 else outputs, ride)
+            first += len(part)
         return True
 
-    async def _outputs(self, batch: list[_Waiting[In, Out]]) -> Sequence[Out]:
-        self._watch(self._clock(), self.law.forecast.seconds(len(batch)))
+    async def _outputs(self, batch: list[Part[In, Out]], size: int) -> Sequence[Out]:
+        self._watch(self._clock(), self.law.forecast.seconds(size))
         try:
-            outputs = await self._run([entry.item for entry in batch])
+            outputs = await self._run(self._join([part.items() for part in batch]))
         finally:
             self._unwatch()
-        if len(outputs) != len(batch):
-            raise ServeError(f"the engine gave {len(outputs)} outputs for {len(batch)} items")
+        if len(outputs) != size:
+            raise ServeError(f"the engine gave {len(outputs)} outputs for {size} items")
         return outputs
 
-    async def _halve(
-        self, batch: list[_Waiting[In, Out]], cut: Cut, started: float, error: Exception
-    ) -> None:
-        wanted = [entry for entry in batch if not entry.future.done()]
-        if len(batch) == 1:
-            for entry in wanted:
-                entry.future.set_exception(error)
+    def _computed(self, size: int, seconds: float) -> None:
+        """Tell of each batch that the engine ran."""
+        if self._watcher is None:
             return
-        middle = (len(wanted) + 1) // 2
-        for half in (wanted[:middle], wanted[middle:]):
+        most = self.law.forecast.at_once
+        for start in range(0, size, most):
+            own = min(most, size - start)
+            self._watcher.computed(own, seconds * own / size)
+
+    async def _halve(
+        self, batch: list[Part[In, Out]], cut: Cut, started: float, error: Exception
+    ) -> None:
+        wanted = [part for part in batch if not part.group.over]
+        size = sum(map(len, batch))
+        if size == 1:
+            for part in wanted:
+                part.group.fail(error)
+            return
+        for half in halves(wanted):
             if half:
                 await self._compute(half, cut, started)
 
@@ -370,30 +372,17 @@ class Batcher(Generic[In, Out]):
 
     def _fail(self, error: Exception) -> None:
         """Hand an error to all that wait or run."""
-        for entry in (*self._running, *self._waiting.values()):
-            if not entry.future.done():
-                entry.future.set_exception(error)
+        for each in (*self._running, *self._waiting.values()):
+            each.group.fail(error)
         for ticket in self._waiting:
             self.law.cancel(self._clock(), ticket)
         self._waiting.clear()
 
     def _refuse(self, dropped: tuple[Shed, ...]) -> None:
         for shed in dropped:
-            entry = self._waiting.pop(shed.ticket)
-            if not entry.future.done():
-                entry.future.set_exception(_overload(str(shed.why), shed.retry_after_s))
+            part = self._taken(shed.ticket, 1)
+            part.group.fail(overload(str(shed.why), shed.retry_after_s))
 
     def _tell(self, now: float, decision: Decision | Shed) -> None:
         if self._watcher:
             self._watcher.decided(now, decision)
-
-
-def _overload(why: str, retry_after_s: float) -> OverloadError:
-    return OverloadError(why, max(1, math.ceil(retry_after_s)))
-
-
-async def _all(futures: list[asyncio.Future[Done[Out]]]) -> list[Done[Out]]:
-    """All results, or the first error as soon as there is one."""
-    if len(futures) == 1:
-        return [await futures[0]]
-    return await asyncio.gather(*futures)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from ray import serve
 from ray.serve import metrics
+from ray.serve._private.config import DeploymentConfig
 from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 
@@ -17,6 +18,8 @@ import runtime
 from serve import telemetry
 from serve.artifacts import check_digest
 from serve.canary import Pair, SplitModel, SplitObserver, reconfigure
+from serve.derive import Figure
+from serve.guard import Keys, check_protected
 from serve.http import http_app
 from serve.messages import Call, Reply, failure
 from serve.model import Model, Options
@@ -50,6 +53,8 @@ class Settings:
     variant: str | None
     """A variant's name; None for the preferred one, under the spec's ``on_missing``."""
     options: Options
+    protected: bool = False
+    """``AppArgs.protected``."""
 
 
 class _Metrics(Observer):
@@ -57,9 +62,13 @@ class _Metrics(Observer):
 
     Counters and histograms are told as things happen, at about a microsecond each; gauges once in
     ``GAUGES_S``.
+
+    Args:
+        model: whose events these are.
+        provider: the execution providers in use, as the engine tells them.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, provider: str = "") -> None:
         self._model = model
         self._requests = metrics.Counter(
             "deployc_requests",
@@ -91,7 +100,7 @@ class _Metrics(Observer):
             description="Observed over measured time of a batch, by the largest of its bucket.",
             tag_keys=_keys("bucket"),
         )
-        self._variant = model.variant_in_use()
+        self._variant = {**model.variant_in_use(), "provider": provider}
         self._in_use = metrics.Gauge(
             "deployc_variant_in_use",
             description="1 for the variant that answers; passed_over names those that cannot.",
@@ -176,11 +185,12 @@ class ModelReplica:
     """One model, called through a handle. Ready only when it is loaded and warm."""
 
     async def __init__(self, settings: Settings) -> None:
-        self.model: Model = await asyncio.to_thread(_load, settings)
+        told = serve.get_replica_context()._deployment_config  # pyright: ignore[reportPrivateUsage] # noqa: SLF001 - Ray tells it nowhere else
+        self.model, provider = await asyncio.to_thread(_load, settings, told)
         await self.model.warm_up()
-        told = _Metrics(self.model)
-        self.model.observe(told, telemetry.tracing(self.model.variant_in_use()))
-        self._watching = asyncio.create_task(told.watch())
+        counted = _Metrics(self.model, provider)
+        self.model.observe(counted, telemetry.tracing(self.model.variant_in_use()))
+        self._watching = asyncio.create_task(counted.watch())
 
     async def answer(self, call: Call) -> Reply:
         """The reply to one call."""
@@ -218,6 +228,10 @@ class ModelReplica:
 class ModelIngress(GrpcSurface, ModelReplica):
     """The only model of an application: its replicas speak HTTP and gRPC, which saves a hop."""
 
+    async def __init__(self, settings: Settings) -> None:
+        check_protected(Keys.from_environment(), protected=settings.protected)
+        await super().__init__(settings)
+
     def grpc_models(self) -> list[Model]:
         return [self.model]
 
@@ -232,13 +246,22 @@ class Gate(GrpcSurface):
     Args:
         limits: most bytes of a request's body, by model.
         pairs: how models of two artifacts are split, by model.
+        protected: ``AppArgs.protected``.
         handles: the models' handles, in the same order; then those of the new artifacts, in the
             order of ``pairs``.
+
+    Raises:
+        ServeError: ``unprotected``.
     """
 
     def __init__(
-        self, limits: dict[str, int], pairs: dict[str, Pair], *handles: DeploymentHandle[Any]
+        self,
+        limits: dict[str, int],
+        pairs: dict[str, Pair],
+        protected: bool,
+        *handles: DeploymentHandle[Any],
     ) -> None:
+        check_protected(Keys.from_environment(), protected=protected)
         names = [*limits, *pairs]
         far = [_Far(name, limits[name], each) for name, each in zip(names, handles, strict=True)]
         found: dict[str, _Far | SplitModel] = {each.name: each for each in far[: len(limits)]}
@@ -283,7 +306,27 @@ class _Far:
             return failure(503, "replica_lost", message, hint, {"Retry-After": "1"})
 
 
-def _load(settings: Settings) -> Model:
+def _load(settings: Settings, told: DeploymentConfig) -> tuple[Model, str]:
+    """The model, and the execution providers that its engine uses; none where it knows no such."""
     check_digest(Path(settings.artifact), settings.digest)
     folder = Path(settings.artifact)
-    return Model(runtime.load(folder, settings.variant), settings.options, folder)
+    options = overridden(settings.options, told)
+    predictor = runtime.load(folder, settings.variant)
+    return Model(predictor, options, folder), predictor.details.get("providers", "")
+
+
+def overridden(options: Options, told: DeploymentConfig) -> Options:
+    """``options``, with what Ray was told in their place: ``deployments`` of deploy.yaml wins.
+
+    Args:
+        options: as the application was built.
+        told: what Ray goes by in this replica.
+    """
+    held, target = options.held, options.target
+    if held is None or held.value != told.max_ongoing_requests:
+        held = Figure(told.max_ongoing_requests, "deployments")
+    scaling = told.autoscaling_config
+    aim = scaling.get_target_ongoing_requests() if scaling else None
+    if aim is not None and (target is None or target.value != aim):
+        target = Figure(aim, "deployments")
+    return replace(options, held=held, target=target)

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from runtime.answers import encode_png, to_json
+from runtime.body import Items, read_items
+from runtime.machine import threads_here
 from runtime.predictor import PassedOver
-from runtime.tensors import Tensors
+from runtime.tensors import Tensors, joined
 from serve.batching import Batcher, ClosedError, Done, hang_s
-from serve.body import Items, read_items
+from serve.brief import is_light, may_finish, may_prepare
 from serve.card import describe
 from serve.course import Course
 from serve.derive import Limits
 from serve.journal import GONE, Journal
-from serve.law import Law
+from serve.making import Making, Preprocessing
 from serve.messages import Call, Reply, error_reply, json_reply, server_timing, wants_png
-from serve.stats import Observer, Stats
+from serve.preparing import Preparing, threads_beside
+from serve.recent import Recent
+from serve.stats import Observer, Stats, corrections
+from serve.streams import Running, Streams
+from serve.together import Together
 from serve.tuning import Options, Tuning
-from serve.warmup import WarmUp, off_profile, read_cases, sample_of, warm_up
-from specs.errors import DeploycError, InputError
+from serve.warmup import WarmUp, read_cases, sample_of, warm_up
+from specs.errors import DeploycError
 from specs.manifest import Manifest, Variant
 
 if TYPE_CHECKING:  # OpenTelemetry is imported where it is asked for
@@ -35,15 +43,14 @@ __all__ = ["Model", "Options", "PredictorLike"]
 
 T = TypeVar("T")
 
-MAX_THREADS = 4
 GRAIN_S = 0.001
 """What an event loop's timer can tell apart: epoll waits for whole milliseconds."""
-RECENT = 0.1
-"""Weight of the newest time in the moving mean of post-processing."""
 SERVER_ERROR = 500
+DRAIN_S = 0.005
+"""How often the last requests are looked for."""
 
 
-class PredictorLike(Protocol):
+class PredictorLike(Preprocessing, Protocol):
     """What is used of ``runtime.Predictor``."""
 
     manifest: Manifest
@@ -52,8 +59,8 @@ class PredictorLike(Protocol):
 
     @property
     def max_batch(self) -> int: ...
-    def preprocess(self, item: Any) -> Tensors: ...  # noqa: ANN401 - bytes, array or arrays
-    def run(self, items: Sequence[Tensors]) -> list[Tensors]: ...
+    def run(self, items: Sequence[Tensors]) -> Sequence[Tensors]: ...
+    def beside(self, threads: int) -> Running | None: ...
     def postprocess(self, outputs: Sequence[Tensors]) -> list[dict[str, Any]]: ...
     def close(self) -> None: ...
 
@@ -95,13 +102,18 @@ class Model:
         self._state = "loading"
         self._tuning = Tuning(predictor.manifest, predictor.variant, options, folder)
         self._warm_up: WarmUp | None = None
+        self._about: dict[str, Any] | None = None
         self._batcher: Batcher[Tensors, Tensors] | None = None
-        self._preparing = 0
-        self._post_s = 0.0
-        threads = options.threads or min(MAX_THREADS, os.cpu_count() or 1)
+        self._calls = 0
+        self._post_s = Recent()
+        threads = options.threads or threads_beside(predictor.variant.device)
         self._journal = Journal(self.variant_in_use(), clock)
-        self._pool = ThreadPoolExecutor(threads, f"{options.name}-items")
+        self._making = Making(predictor, self.limits.max_batch.value)
+        pre, post = may_prepare(self.manifest), may_finish(self.manifest, predictor.variant)
+        self._preparing = Preparing(threads, f"{options.name}-items", clock, in_loop=pre)
+        self._finishing = Together(self._finish_all, self._preparing.in_pool, in_loop=post)
         self._engine = ThreadPoolExecutor(1, f"{options.name}-engine")
+        self._streams = Streams(predictor, self.manifest.batch.min, threads_here())
 
     @property
     def limits(self) -> Limits:
@@ -115,14 +127,17 @@ class Model:
 
     async def card(self) -> dict[str, Any]:
         """What ``GET /models`` says of this model."""
-        variant, tuning = self._predictor.variant, self._tuning
-        about = describe(self.manifest, variant, self.name, tuning)
-        about["warnings"] += [str(each) for each in self._predictor.passed_over]
-        if self._warm_up:
-            about["warm_up"] = self._warm_up.to_json(tuning.profile)
-            off = off_profile(self._warm_up.ms(), tuning.profile) if tuning.profile else []
-            about["warnings"] += map(str, off)
-        return {**about, "state": self.state}
+        if self._about is None:
+            self._about = self._described()
+        return {**self._about, "state": self.state}
+
+    def _described(self) -> dict[str, Any]:
+        """All of the card that changes with the limits alone: requests look at it, too."""
+        variant, passed_over = self._predictor.variant, self._predictor.passed_over
+        about = describe(self.manifest, variant, self.name, self._tuning, self._warm_up)
+        about["warnings"] += filter(None, [*map(str, passed_over), self._streams.warning])
+        about["side_by_side"] = self._streams.to_json()
+        return about
 
     @property
     def state(self) -> str:
@@ -155,7 +170,7 @@ class Model:
         found = self.counts.to_json()
         law = self._batcher.law if self._batcher else None
         found["waiting"], found["load"] = (law.waiting, law.load) if law else (0, 0)
-        found["corrections"] = _corrections(law) if law else {}
+        found["corrections"] = corrections(law) if law else {}
         return found
 
     def check_health(self) -> None:
@@ -174,25 +189,26 @@ class Model:
             ServeError: an item alone takes longer than the SLO (``slo_impossible``).
         """
         variant = self._predictor.variant
-        golden = await self._in_pool(lambda: read_cases(self._folder, variant))
+        golden = await self._preparing.in_pool(lambda: read_cases(self._folder, variant))
         sample = sample_of(self.manifest, variant, golden)
         warm = WarmUp(self._run, variant, self._clock)
-        await warm_up(warm, golden, sample, self._tuning)
-        law = self._tuning.law()
-        for size, seconds in warm.seconds():
+        await warm_up(warm, golden, sample, self._tuning, self._streams)
+        law = self._tuning.law(self._streams)
+        # Times that made the curve itself tell nothing of how far it is off.
+        for size, seconds in warm.seconds() if self._tuning.profile else ():
             if size <= law.forecast.max_batch:
                 law.forecast.learn(size, seconds)
-        clock, hang = self._clock, self._hang
         self._batcher = Batcher(
             self._run,
             law,
             key=_shapes,
-            clock=clock,
+            join=joined,
+            clock=self._clock,
             watcher=self.counts,
-            hang=hang,
+            hang=self._hang,
             grain_s=GRAIN_S,
         )
-        self._warm_up, self._state = warm, "ready"
+        self._warm_up, self._state, self._about = warm, "ready", None
         self._journal.state(self.state, 0)
 
     def reconfigure(self, config: object) -> None:
@@ -201,6 +217,7 @@ class Model:
         Args:
             config: Ray's ``user_config``: a mapping as ``serve.args.HotArgs`` says, or None.
         """
+        self._about = None
         if self._tuning.reconfigure(config) and self._batcher:
             self._tuning.adjust(self._batcher.law)
 
@@ -210,30 +227,35 @@ class Model:
         course = self._journal.begin(call, allowed)
         token = _COURSE.set(course)
         status, outcome = GONE
+        self._calls += 1
         try:
             reply, outcome = await self._reply(call)
             status = reply.status
         finally:
+            self._calls -= 1
             _COURSE.reset(token)
             took = self._journal.end(course, status, outcome)
         self.counts.request(outcome, took, late=outcome == "ok" and took > allowed)
         return reply
 
-    async def prepare(self, values: Sequence[Any]) -> list[Tensors]:
+    async def prepare(self, values: Sequence[Any], *, priority: int = 0) -> list[Tensors]:
         """Pre-process items, in the pool.
 
         Args:
             values: what ``Predictor.preprocess`` takes.
+            priority: the class; lower goes first.
 
         Raises:
             InputError: an item is at fault, or there are none or too many.
             OverloadError: the call's time is over, or too much is here.
         """
-        return await self._prepare(lambda: self._preprocess(Items(list(values), len(values) > 1)))
+        items = Items(list(values), len(values) > 1)
+        most = self.limits.max_items.value
+        return await self._prepare(lambda: self._making.tensors(items, most), priority)
 
     async def compute(
-        self, items: list[Tensors], *, timeout_s: float | None = None, priority: int = 0
-    ) -> list[Done[Tensors]]:
+        self, items: Sequence[Tensors], *, timeout_s: float | None = None, priority: int = 0
+    ) -> Done[Tensors]:
         """Queue items for the engine; their outputs, in order.
 
         Args:
@@ -253,14 +275,14 @@ class Model:
             items, timeout_s=left, priority=priority, label=course.span
         )
         course.leave(self._clock())
-        course.rides = [each.ride for each in done if each.ride]
-        self.counts.stage("queue", max(each.queued_s for each in done))
-        self.counts.stage("engine", max(each.engine_s for each in done))
+        course.rides = done.rides
+        self.counts.stage("queue", done.queued_s)
+        self.counts.stage("engine", done.engine_s)
         return done
 
     async def finish(self, outputs: Sequence[Tensors]) -> list[dict[str, Any]]:
-        """Post-process outputs, in the pool: one answer each."""
-        return await self._finish(lambda: self._predictor.postprocess(outputs))
+        """Post-process outputs: one answer each."""
+        return await self._finish(_Finish(outputs, list))
 
     async def close(self) -> None:
         """Answer what was taken, then give the engine back."""
@@ -268,9 +290,11 @@ class Model:
         self._journal.state(self.state, self._batcher.load if self._batcher else 0)
         if self._batcher:
             await self._batcher.close()
-        self._pool.shutdown(wait=False)
+            while self._calls and not self._batcher.stuck:  # noqa: ASYNC110 - seen to an end once
+                await asyncio.sleep(DRAIN_S)  # computed, and not written yet
+        self._preparing.close()
         if not (self._batcher and self._batcher.stuck):
-            await asyncio.get_running_loop().run_in_executor(self._engine, self._predictor.close)
+            await asyncio.get_running_loop().run_in_executor(self._engine, self._streams.close)
         self._engine.shutdown(wait=False)
 
     async def _reply(self, call: Call) -> tuple[Reply, str]:
@@ -291,12 +315,12 @@ class Model:
 
     async def _predict(self, call: Call) -> Reply:
         began = self._clock()
-        items, tensors = await self._prepare(lambda: self._read(call))
+        light = is_light(call.content_type, call.body)
+        items, tensors = await self._prepare(lambda: self._read(call), call.priority, light=light)
         prepared = self._clock()
         done = await self.compute(tensors, timeout_s=call.timeout_s, priority=call.priority)
         computed = self._clock()
-        outputs = [each.output for each in done]
-        reply = await self._finish(lambda: self._write(call, items.batch, outputs))
+        reply = await self._finish(_Finish(done.outputs, partial(self._write, call, items.batch)))
         posted = self._clock()
         reply.headers["Server-Timing"] = server_timing(prepared - began, done, posted - computed)
         return reply
@@ -311,85 +335,65 @@ class Model:
             raise ClosedError("this replica is not warm yet", hint=hint, code="not_ready")
         return self._batcher
 
-    async def _prepare(self, work: Callable[[], T]) -> T:
-        """``work`` in the pool, unless there is no room or no time for it."""
-        self._queue().check(self._preparing + 1)  # before any work is spent on it
-        course = self._here()
+    async def _prepare(self, work: Callable[[], T], priority: int, *, light: bool = False) -> T:
+        """``work``, unless there is no room or no time for it."""
+        batcher, course = self._queue(), self._here()
         course.enter("pre", self._clock())
-        self._preparing += 1
-        try:
-            done = await self._in_pool(self._in_time(work, course.deadline))
-        finally:
-            self._preparing -= 1
+        due = course.deadline - self._after_s(course.allowed_s)
+        done = await self._preparing.prepare(work, due, batcher, priority, light=light)
         self.counts.stage("pre", course.leave(self._clock()))
         return done
 
-    def _in_time(self, work: Callable[[], T], deadline: float) -> Callable[[], T]:
-        """``work``, but not where the deadline passed while it waited for a thread."""
-
-        def run() -> T:
-            if self._clock() > deadline:
-                raise self._queue().overload("the deadline passed before pre-processing began")
-            return work()
-
-        return run
-
-    async def _finish(self, work: Callable[[], T]) -> T:
+    async def _finish(self, work: _Finish[T]) -> T:
         course = self._here()
         course.enter("post", self._clock())
-        done = await self._in_pool(work)
-        took = course.leave(self._clock())
-        self._post_s += RECENT * (took - self._post_s)
+        done = await self._finishing(work)
+        took = course.leave(now := self._clock())
+        self._post_s.add(now, took)
         self.counts.stage("post", took)
         return done
+
+    def _finish_all(self, asked: Sequence[_Finish[Any]]) -> list[Any]:
+        """What several requests are answered, their outputs post-processed as one batch."""
+        answers = iter(self._predictor.postprocess([o for each in asked for o in each.outputs]))
+        return [each.write(list(islice(answers, len(each.outputs)))) for each in asked]
 
     def _left_s(self, timeout_s: float | None) -> float:
         """Seconds for queue and engine: what was spent and what comes after is taken off."""
         course = self._here()
         allowed = course.allowed_s if timeout_s is None else timeout_s
-        return allowed - (self._clock() - course.began) - self._post_s
+        return allowed - (self._clock() - course.began) - self._after_s(allowed)
+
+    def _after_s(self, allowed: float) -> float:
+        """What post-processing takes; half of the time allowed is the engine's in any case."""
+        return min(self._post_s.most(self._clock()), allowed / 2)
 
     def _read(self, call: Call) -> tuple[Items, list[Tensors]]:
         items = read_items(call, self.manifest)
-        return items, self._preprocess(items)
+        return items, self._making.tensors(items, self.limits.max_items.value)
 
-    def _preprocess(self, items: Items) -> list[Tensors]:
-        if not items.values:
-            raise InputError("the list of items is empty", code="empty_body")
-        most = self.limits.max_items.value
-        if len(items.values) > most:
-            message = f"{len(items.values)} items in one request; at most {most}"
-            raise InputError(message, hint="send them in several requests", code="too_large")
-        return [self._preprocess_one(n, items) for n in range(len(items.values))]
-
-    def _preprocess_one(self, number: int, items: Items) -> Tensors:
-        try:
-            return self._predictor.preprocess(items.values[number])
-        except InputError as error:
-            if not items.batch:
-                raise
-            message = f"item {number}: {error.message}"
-            raise InputError(message, hint=error.hint, code=error.code) from error
-
-    def _write(self, call: Call, batch: bool, outputs: list[Tensors]) -> Reply:
-        answers = self._predictor.postprocess(outputs)
+    def _write(self, call: Call, batch: bool, answers: list[dict[str, Any]]) -> Reply:
         if batch:
             return json_reply({"model": self.name, "answers": [to_json(a) for a in answers]})
         if "image" in answers[0] and wants_png(call.accept):
             return Reply(200, encode_png(answers[0]["image"]), "image/png")
         return json_reply({"model": self.name, "answer": to_json(answers[0])})
 
-    async def _run(self, batch: list[Tensors]) -> list[Tensors]:
+    async def _run(self, batch: Sequence[Tensors]) -> Sequence[Tensors]:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._engine, self._predictor.run, batch)
-
-    async def _in_pool(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        most = self._batcher.law.forecast.at_once if self._batcher else self._tuning.most
+        return await loop.run_in_executor(self._engine, self._streams.run, batch, most)
 
 
-def _corrections(law: Law) -> dict[str, float]:
-    sizes = [size for size in law.forecast.curve.sizes if size <= law.forecast.max_batch]
-    return {str(size): round(law.forecast.ratio(size), 4) for size in sizes}
+@dataclass(frozen=True, slots=True)
+class _Finish(Generic[T]):
+    """The outputs of one request's items, and what is made of their answers."""
+
+    outputs: Sequence[Tensors]
+    write: Callable[[list[dict[str, Any]]], T]
+
+    def __len__(self) -> int:
+        return len(self.outputs)
 
 
 def _shapes(tensors: Tensors) -> tuple[tuple[int, ...], ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,8 +16,9 @@ from runtime.compare import Tolerance, worst_gap
 from runtime.golden import Golden, batch_of, read_golden
 from runtime.tensors import Tensors, stack, unstack
 from serve.law import Curve
+from serve.streams import Streams
 from serve.tuning import HOP_MS, Tuning
-from specs.errors import ParityError
+from specs.errors import ParityError, ServeError
 from specs.manifest import Manifest, Variant
 from specs.profile import Profile
 
@@ -29,7 +31,10 @@ SECONDS = 0.5
 """A size is not run again once its runs have taken so long together."""
 FAR = 1.5
 """Beyond this factor a time is no longer near the profile's."""
-Run = Callable[[list[Tensors]], Awaitable[Sequence[Tensors]]]
+NEAR_S, PAUSE_S = 5.0, 0.5
+"""Times that are far above the profile's are measured again for so long, after a pause each: what
+else starts on this machine may be done by then."""
+Run = Callable[[Sequence[Tensors]], Awaitable[Sequence[Tensors]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,20 @@ class WarmUp:
         Raises:
             ParityError: the outputs are not the golden ones.
         """
+        first, self._times[size] = await self._timed(sample, size)
+        return list(first)
+
+    async def turn(self, sample: Sample, size: int) -> list[float]:
+        """Run several batches at once, ``size`` items in all; what that took, seconds.
+
+        Raises:
+            ParityError: the outputs are not the golden ones.
+        """
+        _, times = await self._timed(sample, size)
+        return times
+
+    async def _timed(self, sample: Sample, size: int) -> tuple[Sequence[Tensors], list[float]]:
+        """The outputs of the first run, and the times of the others."""
         batch = sample.batch(size)
         times: list[float] = []
         first: Sequence[Tensors] = ()
@@ -93,10 +112,17 @@ class WarmUp:
             outputs = await self._run(batch)
             times.append(self._clock() - began)
             first = first or outputs
-        self._times[size] = times[1:] or times
         if sample.golden:
             self._compare(sample.golden, first, size)
-        return list(first)
+        return first, times[1:] or times
+
+    def times(self, size: int) -> list[float]:
+        """Of the timed runs of this size, seconds."""
+        return self._times[size]
+
+    def keep(self, size: int, times: list[float]) -> None:
+        """Take these in place of the last that were measured."""
+        self._times[size] = times
 
     async def case(self, golden: Golden) -> None:
         """Run a golden case once, at the smallest of its batch sizes.
@@ -117,8 +143,12 @@ class WarmUp:
         return [(size, each) for size, times in sorted(self._times.items()) for each in times]
 
     def curve(self, *, fixed: bool) -> Curve:
-        """The measured times as a curve."""
-        ms = self.ms()
+        """The shortest of the measured times as a curve: other work on the machine only adds.
+
+        With medians, a moment's stall at one size would make it look slow for as long as this
+        runs, since a size that looks slow is not tried again.
+        """
+        ms = {size: 1000 * min(times) for size, times in sorted(self._times.items())}
         return Curve(tuple(ms), tuple(ms.values()), fixed=fixed)
 
     def to_json(self, profile: Profile | None) -> dict[str, Any]:
@@ -181,35 +211,89 @@ def read_cases(folder: Path | None, variant: Variant) -> list[Golden]:
     return list(read_golden(folder / variant.golden)) if folder else []
 
 
-async def warm_up(warm: WarmUp, golden: Sequence[Golden], sample: Sample, tuning: Tuning) -> None:
+async def warm_up(
+    warm: WarmUp, golden: Sequence[Golden], sample: Sample, tuning: Tuning, streams: Streams
+) -> None:
     """Run every bucket and every golden case; without a profile, measure the curve.
+
+    Where batches can run side by side, each size runs both ways, and keeps the better one.
 
     Raises:
         ParityError: this machine computes something else than what was built.
-        ServeError: an item alone takes longer than the SLO (``slo_impossible``).
+        ServeError: an item alone takes longer than the SLO (``slo_impossible``); or times stay far
+            above the profile's, and that is to be refused (``too_slow``).
     """
     if tuning.evidence:
         for size in tuning.limits.buckets.value:
-            await warm.size(sample, size)
+            await _both_ways(warm, sample, size, streams)
+        await _come_near(warm, sample, tuning, streams)
         tuning.add_hop(warm.ms())
     else:
-        await _measure(warm, sample, tuning)
+        await _measure(warm, sample, tuning, streams)
     for case in golden:
         if case is not sample.golden:
             await warm.case(case)
     tuning.started()
+    await _turn(warm, sample, tuning, streams)
 
 
-async def _measure(warm: WarmUp, sample: Sample, tuning: Tuning) -> None:
+async def _come_near(warm: WarmUp, sample: Sample, tuning: Tuning, streams: Streams) -> None:
+    """Measure sizes again that are far slower than the profile says, for a while."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + NEAR_S
+    while (slow := _slow(warm, tuning)) and loop.time() < end:
+        await asyncio.sleep(PAUSE_S)
+        for each in slow:
+            if loop.time() < end:
+                await _both_ways(warm, sample, each.batch, streams)
+    if slow and tuning.refuses_slow:
+        hint = "profile the artifact on a machine like this one, or allow it: `when_slow: warn`"
+        raise ServeError(str(slow[0]), hint=hint, code="too_slow")
+
+
+def _slow(warm: WarmUp, tuning: Tuning) -> list[Off]:
+    off = off_profile(warm.ms(), tuning.profile) if tuning.profile else []
+    return [each for each in off if each.ms > each.profile_ms]
+
+
+async def _both_ways(warm: WarmUp, sample: Sample, size: int, streams: Streams) -> None:
+    """A size, on all cores at once and then side by side; the way that it runs from now on."""
+    streams.use(size, side=False)
+    await warm.size(sample, size)
+    if not streams.can or size < 2:  # noqa: PLR2004 - one item has no parts
+        return
+    whole = warm.times(size)
+    streams.use(size, side=True)
+    await warm.size(sample, size)
+    if not streams.choose(size, warm.times(size), whole):
+        warm.keep(size, whole)
+
+
+async def _turn(warm: WarmUp, sample: Sample, tuning: Tuning, streams: Streams) -> None:
+    """How several of the largest batches run that go to the engine at once, where any do.
+
+    The way to other threads and back, which is most of what a tiny model's batch costs side by
+    side, they have but once.
+    """
+    most = tuning.most_cut()
+    if not streams.can or most <= tuning.limits.max_batch.value:
+        return
+    streams.use(most, side=False)
+    whole = await warm.turn(sample, most)
+    streams.use(most, side=True)
+    streams.choose(most, await warm.turn(sample, most), whole)
+
+
+async def _measure(warm: WarmUp, sample: Sample, tuning: Tuning, streams: Streams) -> None:
     """Sizes in doublings, until one takes longer than the SLO."""
     most, batch = tuning.most, tuning.batch
     least = min(batch.min, most)
     sizes = [least * 2**n for n in range(most.bit_length()) if least * 2**n < most]
     for size in [*sizes, most]:
-        await warm.size(sample, size)
+        await _both_ways(warm, sample, size, streams)
         if warm.ms()[size] > 1000 * tuning.wished_slo_s:
             break
     tuning.measured(warm.curve(fixed=batch.min == batch.max))
     largest = tuning.limits.max_batch.value
     if largest not in warm.ms():
-        await warm.size(sample, largest)
+        await _both_ways(warm, sample, largest, streams)

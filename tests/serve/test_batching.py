@@ -28,8 +28,8 @@ class Engine:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def __call__(self, batch: list[int]) -> Sequence[int]:
-        self.batches.append(batch)
+    async def __call__(self, batch: Sequence[int]) -> Sequence[int]:
+        self.batches.append(list(batch))
         await self.gate.wait()
         if any(item < 0 for item in batch):
             raise ValueError(f"cannot take {min(batch)}")
@@ -56,7 +56,7 @@ def law_of(
 
 
 def make(  # noqa: PLR0913 - each with its default
-    engine: Callable[[list[int]], Awaitable[Sequence[int]]],
+    engine: Callable[[Sequence[int]], Awaitable[Sequence[int]]],
     *,
     max_batch: int,
     max_items: int | None = None,
@@ -116,7 +116,7 @@ async def settle() -> None:
 
 
 async def outputs(batcher: Batcher[int, int], *items: int) -> list[int]:
-    return [done.output for done in await batcher.submit(items)]
+    return list((await batcher.submit(items)).outputs)
 
 
 def test_an_item_comes_back_computed() -> None:
@@ -167,7 +167,7 @@ def test_the_engine_is_called_once_at_a_time() -> None:
     async def scenario(_: Engine) -> None:
         running, most = 0, 0
 
-        async def engine(batch: list[int]) -> list[int]:
+        async def engine(batch: Sequence[int]) -> Sequence[int]:
             nonlocal running, most
             running += 1
             most = max(most, running)
@@ -214,7 +214,7 @@ def test_a_call_fails_when_one_of_its_items_fails_and_others_do_not() -> None:
 
 def test_an_engine_that_loses_an_output_is_an_error_for_everyone() -> None:
     async def scenario(_: Engine) -> None:
-        async def engine(batch: list[int]) -> list[int]:
+        async def engine(batch: Sequence[int]) -> Sequence[int]:
             return batch[1:]
 
         batcher = make(engine, max_batch=8, max_items=100)
@@ -318,15 +318,16 @@ def test_what_is_done_tells_its_times_and_its_batch() -> None:
     async def scenario(engine: Engine) -> None:
         now = 0.0
 
-        async def timed(batch: list[int]) -> Sequence[int]:
+        async def timed(batch: Sequence[int]) -> Sequence[int]:
             nonlocal now
             now += 0.25
             return await engine(batch)
 
         batcher = make(timed, max_batch=1, max_items=8, clock=lambda: now)
-        first, second = await batcher.submit([1, 2])
+        first, second = await asyncio.gather(batcher.submit([1]), batcher.submit([2, 3]))
         assert (first.queued_s, first.engine_s, first.batch) == (0.0, 0.25, 1)
-        assert (second.queued_s, second.engine_s, second.batch) == (0.25, 0.25, 1)
+        # Of several items, the slowest.
+        assert (second.queued_s, second.engine_s, second.batch) == (0.5, 0.25, 1)
 
     run(scenario)
 
@@ -374,9 +375,12 @@ def test_of_a_call_whose_second_item_is_turned_away_the_first_leaves_too() -> No
 def test_the_bound_on_items_is_kept_within_a_call() -> None:
     async def scenario(engine: Engine) -> None:
         batcher = make(engine, max_batch=2, max_items=3)
+        batcher._watcher = log = Stats()  # pyright: ignore[reportPrivateUsage]
         with pytest.raises(OverloadError, match="0 items are waiting or running, and 3 are"):
             await batcher.submit([1, 2, 3, 4])
         assert batcher.load == 0
+        assert log.sheds == {"bound": 1}
+        assert log.log.to_json()[0]["rule"] == "bound"
 
     run(scenario)
 
@@ -398,7 +402,7 @@ def test_the_earliest_deadline_goes_first() -> None:
 
 
 async def _outputs_within(batcher: Batcher[int, int], item: int, timeout_s: float) -> list[int]:
-    return [done.output for done in await batcher.submit([item], timeout_s=timeout_s)]
+    return list((await batcher.submit([item], timeout_s=timeout_s)).outputs)
 
 
 def test_a_higher_class_goes_first_whatever_the_deadlines() -> None:
@@ -460,7 +464,7 @@ def test_a_batch_is_held_for_clients_that_always_come_back() -> None:
     async def scenario(_: Engine) -> None:
         sizes: list[int] = []
 
-        async def engine(batch: list[int]) -> list[int]:
+        async def engine(batch: Sequence[int]) -> Sequence[int]:
             sizes.append(len(batch))
             await asyncio.sleep(0.02)
             return batch
@@ -599,5 +603,116 @@ def test_a_fault_in_the_driver_fails_those_who_wait_and_not_those_who_come_later
                     await asyncio.wait_for(call, 5)
         assert batcher.load == 0
         assert await outputs(batcher, 3) == [30]
+
+    run(scenario)
+
+
+# --- many items in one call
+
+
+class Block(list[int]):
+    """A sequence of items that says that they are alike."""
+
+    alike = True
+
+
+def test_items_that_are_alike_are_asked_for_their_key_once() -> None:
+    async def scenario(engine: Engine) -> None:
+        asked: list[int] = []
+        batcher = make(engine, max_batch=4, key=asked.append)
+        assert await outputs(batcher, *Block(range(6))) == [n * 10 for n in range(6)]
+        seen = len(asked)
+        assert list((await batcher.submit(Block(range(6)))).outputs) == [n * 10 for n in range(6)]
+        assert (seen, len(asked)) == (6, 7)
+        assert engine.batches == [[0, 1, 2, 3], [4, 5]] * 2
+
+    run(scenario)
+
+
+def test_a_call_without_items_is_refused_and_waits_for_nothing() -> None:
+    async def scenario(engine: Engine) -> None:
+        batcher = make(engine, max_batch=4)
+        with pytest.raises(ValueError, match="no items"):
+            await batcher.submit([])
+        assert batcher.load == 0
+
+    run(scenario)
+
+
+def test_items_of_several_keys_come_back_in_their_order() -> None:
+    async def scenario(engine: Engine) -> None:
+
+        def odd(item: int) -> int:
+            return item % 2
+
+        batcher = make(engine, max_batch=2, key=odd)
+        assert await outputs(batcher, 1, 2, 3, 4, 5) == [10, 20, 30, 40, 50]
+        assert sorted(map(sorted, engine.batches)) == [[1, 3], [2, 4], [5]]
+
+    run(scenario)
+
+
+def test_a_poisonous_item_in_a_long_call_fails_that_call_alone() -> None:
+    async def scenario(engine: Engine) -> None:
+        batcher = make(engine, max_batch=8)
+
+        async def choking(batch: Sequence[int]) -> Sequence[int]:
+            if 13 in batch:
+                raise RuntimeError("choked")
+            return await engine(batch)
+
+        batcher._run = choking  # pyright: ignore[reportPrivateUsage]
+        good = asyncio.create_task(outputs(batcher, 1, 2, 3))
+        bad = asyncio.create_task(outputs(batcher, *range(10, 20)))
+        after = asyncio.create_task(outputs(batcher, 4, 5, 6))
+        assert await good == [10, 20, 30]
+        with pytest.raises(RuntimeError, match="choked"):
+            await bad
+        assert await after == [40, 50, 60]
+        await settle()
+        assert batcher.load == 0
+
+    run(scenario)
+
+
+def test_what_is_left_of_a_call_that_went_away_is_not_computed() -> None:
+    async def scenario(engine: Engine) -> None:
+        batcher = make(engine, max_batch=4)
+        engine.gate.clear()
+        long = asyncio.create_task(outputs(batcher, *range(20)))
+        await settle()
+        long.cancel()
+        await settle()
+        assert batcher.load == 4
+        engine.gate.set()
+        assert await outputs(batcher, 7) == [70]
+        assert engine.batches == [[0, 1, 2, 3], [7]]
+
+    run(scenario)
+
+
+def test_a_cut_of_several_batches_is_told_as_such() -> None:
+    class Seen:
+        def __init__(self) -> None:
+            self.batches: list[tuple[int, float]] = []
+
+        def decided(self, now: float, decision: object) -> None: ...
+
+        def computed(self, size: int, seconds: float) -> None:
+            self.batches.append((size, seconds))
+
+    async def scenario(engine: Engine) -> None:
+        now, seen = 0.0, Seen()
+
+        async def timed(batch: Sequence[int]) -> Sequence[int]:
+            nonlocal now
+            now += 0.5
+            return await engine(batch)
+
+        law = Law(Curve((1, 4), (1.0, 2.0)).repeated(0.007), slo_s=60.0)
+        batcher = Batcher[int, int](timed, law, clock=lambda: now, watcher=seen)
+        done = await batcher.submit(range(12))
+        assert (done.batch, engine.batches) == (4, [list(range(12))])
+        assert seen.batches == [(4, pytest.approx(0.5 / 3))] * 3
 
     run(scenario)

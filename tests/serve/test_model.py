@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,14 @@ import pytest
 
 import runtime
 from runtime.predictor import PassedOver, Predictor
-from runtime.tensors import Tensors
+from runtime.tensors import Tensors, side_by_side, stack
+from serve import warmup
+from serve.args import WhenSlow
 from serve.batching import OverloadError, StuckError
+from serve.derive import Figure
 from serve.messages import Call, Reply
 from serve.model import Model, Options
+from serve.warmup import REPEATS
 from specs.errors import ParityError, ServeError
 from specs.profile import Profile, identity, profile_path
 from specs.schema import Serving, Slo
@@ -97,7 +103,7 @@ def test_items_go_through_preparing_computing_and_finishing(make_predictor: Make
     async def scenario() -> None:
         items = await model.prepare([[1, 2], [3, 4]])
         done = await model.compute(items)
-        answers = await model.finish([each.output for each in done])
+        answers = await model.finish(done.outputs)
         assert [answer["outputs"]["y"].tolist() for answer in answers] == [[2, 4], [6, 8]]
 
     run(model, scenario)
@@ -180,10 +186,18 @@ def with_profile(
     return copied
 
 
-def test_the_curve_of_the_artifact_is_served_by_and_told_as_such(
+@pytest.fixture
+def profiled(
     linear_artifact: Path, tmp_path: Path, make_profile: MakeProfile
+) -> Callable[..., Path]:
+    """Makes an artifact with a profile of these times."""
+    return partial(with_profile, linear_artifact, tmp_path, make_profile)
+
+
+def test_the_curve_of_the_artifact_is_served_by_and_told_as_such(
+    profiled: Callable[..., Path],
 ) -> None:
-    folder = with_profile(linear_artifact, tmp_path, make_profile, {1: 1.0, 4: 2.0, 32: 9.0})
+    folder = profiled({1: 1.0, 4: 2.0, 32: 9.0})
     model = Model(runtime.load(folder), Options("line"), folder)
 
     async def scenario() -> None:
@@ -201,9 +215,9 @@ def test_the_curve_of_the_artifact_is_served_by_and_told_as_such(
 
 
 def test_what_a_replica_needs_beside_the_engine_is_added_to_the_profile_s_times(
-    linear_artifact: Path, tmp_path: Path, make_profile: MakeProfile
+    profiled: Callable[..., Path],
 ) -> None:
-    folder = with_profile(linear_artifact, tmp_path, make_profile, {1: 9.5, 32: 40.0})
+    folder = profiled({1: 9.5, 32: 40.0})
     clock = Clock()
     predictor = clock.timed(runtime.load(folder), 0.01)
     model = Model(predictor, Options("line", max_batch=1), folder, clock=clock)
@@ -217,12 +231,10 @@ def test_what_a_replica_needs_beside_the_engine_is_added_to_the_profile_s_times(
 
 
 def test_a_slower_machine_is_known_as_such_before_the_first_request(
-    linear_artifact: Path, tmp_path: Path, make_profile: MakeProfile
+    profiled: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = with_profile(linear_artifact, tmp_path, make_profile, {1: 10.0, 32: 40.0})
-    clock = Clock()
-    predictor = clock.timed(runtime.load(folder), 0.033)
-    model = Model(predictor, Options("line", max_batch=1), folder, clock=clock)
+    monkeypatch.setattr(warmup, "NEAR_S", 0.0)
+    model = slow_at_first(profiled({1: 10.0, 32: 40.0}), monkeypatch, math.inf)
 
     async def scenario() -> None:
         assert model.stats()["corrections"] == {"1": 3.0}
@@ -231,9 +243,9 @@ def test_a_slower_machine_is_known_as_such_before_the_first_request(
 
 
 def test_the_profile_of_another_build_is_not_used_and_that_is_told(
-    linear_artifact: Path, tmp_path: Path, make_profile: MakeProfile
+    profiled: Callable[..., Path],
 ) -> None:
-    folder = with_profile(linear_artifact, tmp_path, make_profile, {1: 1.0}, identity="other")
+    folder = profiled({1: 1.0}, identity="other")
     model = Model(runtime.load(folder), Options("line"), folder)
 
     async def scenario() -> None:
@@ -252,9 +264,10 @@ def changed(folder: Path, kind: type[Predictor]) -> Predictor:
 
 
 def test_a_machine_that_is_slower_than_the_profile_is_told_by_how_much(
-    linear_artifact: Path, tmp_path: Path, make_profile: MakeProfile
+    profiled: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = with_profile(linear_artifact, tmp_path, make_profile, {1: 1.0, 32: 9000.0})
+    monkeypatch.setattr(warmup, "NEAR_S", 0.0)
+    folder = profiled({1: 1.0, 32: 9000.0})
     clock = Clock()
     predictor = clock.timed(runtime.load(folder), 0.012)
     model = Model(predictor, Options("line", max_batch=1), folder, clock=clock)
@@ -268,6 +281,60 @@ def test_a_machine_that_is_slower_than_the_profile_is_told_by_how_much(
 
 
 # --- readiness
+
+
+def slow_at_first(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, runs: float, when_slow: WhenSlow = "warn"
+) -> Model:
+    """A model whose first runs take 33 ms, and the others the profile's 10."""
+    monkeypatch.setattr(warmup, "PAUSE_S", 0.0)
+    clock, left = Clock(), [runs]
+    predictor = runtime.load(folder)
+    engine = predictor.run
+
+    def compute(items: Sequence[Tensors]) -> Sequence[Tensors]:
+        left[0] -= 1
+        clock.now += 0.033 if left[0] >= 0 else 0.01
+        return engine(items)
+
+    predictor.run = compute
+    return Model(predictor, Options("line", max_batch=1, when_slow=when_slow), folder, clock=clock)
+
+
+@pytest.mark.parametrize("when_slow", ["warn", "refuse"])
+def test_what_slows_a_replica_down_while_it_starts_is_waited_for(
+    profiled: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, when_slow: WhenSlow
+) -> None:
+    model = slow_at_first(profiled({1: 10.0, 32: 40.0}), monkeypatch, 3 * (1 + REPEATS), when_slow)
+
+    async def scenario() -> None:
+        card = await model.card()
+        assert [each for each in card["warnings"] if "profile" in each] == []
+        assert card["warm_up"]["latency"][0]["ratio"] == 1
+        assert model.stats()["corrections"] == {"1": 1.0}
+
+    run(model, scenario)
+
+
+def test_a_machine_that_stays_slower_than_the_profile_is_not_ready_where_that_is_asked_for(
+    profiled: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warmup, "NEAR_S", 0.2)
+    model = slow_at_first(profiled({1: 10.0, 32: 40.0}), monkeypatch, math.inf, "refuse")
+    with pytest.raises(ServeError, match=r"33 ms here, 3\.3 times the profile's 10 ms") as caught:
+        asyncio.run(model.warm_up())
+    assert (caught.value.code, model.state) == ("too_slow", "loading")
+    assert "when_slow: warn" in caught.value.hint
+
+
+@pytest.mark.parametrize("known", [{}, {"identity": "other"}])
+def test_refusing_slow_machines_needs_a_profile(
+    linear_artifact: Path, profiled: Callable[..., Path], known: dict[str, Any]
+) -> None:
+    folder = profiled({1: 1.0}, **known) if known else linear_artifact
+    with pytest.raises(ServeError, match="needs a profile") as caught:
+        Model(runtime.load(folder), Options("line", when_slow="refuse"), folder)
+    assert caught.value.code == "no_profile"
 
 
 class Wrong(Predictor):
@@ -318,9 +385,9 @@ def slow_to_prepare(predictor: Any, seconds: float) -> Any:
     """The predictor, whose pre-processing takes its time."""
     fast = predictor.preprocess
 
-    def preprocess(item: Any) -> Tensors:
+    def preprocess(item: Any, out: Tensors | None = None) -> Tensors:
         time.sleep(seconds)
-        return fast(item)
+        return fast(item, out)
 
     predictor.preprocess = preprocess
     return predictor
@@ -362,7 +429,7 @@ def test_a_call_s_own_time_counts_from_its_beginning_in_compute_too(
     async def scenario() -> None:
         with pytest.raises(OverloadError):
             await model.compute(items, timeout_s=-0.01)
-        assert len(await model.compute(items, timeout_s=1.0)) == 1
+        assert len((await model.compute(items, timeout_s=1.0)).outputs) == 1
 
     run(model, scenario)
 
@@ -400,13 +467,43 @@ def test_limits_change_while_running(make_predictor: MakePredictor) -> None:
     run(model, scenario)
 
 
+def test_a_small_limit_of_rays_own_leaves_half_of_itself_to_items(
+    make_predictor: MakePredictor,
+) -> None:
+    held = Figure(20, "deployments")
+    limits = Model(make_predictor(), Options("twice", held=held)).limits
+    assert limits.max_items == Figure(10, "max_ongoing_requests")
+    assert limits.max_batch == Figure(5, "max_items")
+    assert limits.max_ongoing_requests == held
+
+
+def test_more_items_than_ray_lets_in_are_cut_to_what_holds_and_told(
+    make_predictor: MakePredictor,
+) -> None:
+    held = Figure(104, "max_items")
+    model = Model(make_predictor(), Options("twice", max_items=40, held=held))
+
+    async def scenario() -> None:
+        model.reconfigure({"max_items": 2000})
+        card = await model.card()
+        assert card["serving"]["max_items"] == {"value": 40, "source": "max_ongoing_requests"}
+        (told,) = [each for each in card["warnings"] if "2000" in each]
+        assert "max_items is 2000 (user_config), and 40 hold: Ray lets 104 requests" in told
+        model.reconfigure({"max_items": 32})
+        card = await model.card()
+        assert card["serving"]["max_items"] == {"value": 32, "source": "user_config"}
+        assert not any("Ray lets" in each for each in card["warnings"])
+
+    run(model, scenario)
+
+
 @pytest.mark.parametrize(
     ("config", "said"),
     [
         ({"slo": 5}, "user_config: slo"),
         ({"slo_ms": -5}, "slo_ms"),
         ([1], "user_config"),
-        ({"max_items": 9}, "max_ongoing_requests is 9 for batches of 8"),
+        ({"max_items": 9}, "max_items is 9 for batches of 8"),
         ({"slo_ms": 0.001}, "the SLO is 0.001 ms"),
     ],
 )
@@ -503,10 +600,10 @@ def test_a_shed_request_is_counted_by_its_rule_and_explained(
         await asyncio.sleep(0.02)
         await model.answer(Call(b"[1, 2]", timeout_s=0.4))
         await busy
-        assert model.stats()["sheds"] == {"busy": 1}
+        assert model.stats()["sheds"] == {"backlog": 1}
         assert model.stats()["requests"] == {"ok": 1, "overloaded": 1}
         told = [each for each in model.decisions() if each["type"] == "shed"]
-        assert "the engine and what goes first take" in told[0]["why"]
+        assert "the engine and 0 before it take" in told[0]["why"]
         assert json.dumps(model.decisions())
 
     run(model, scenario)
@@ -547,3 +644,123 @@ def test_a_failure_is_one_line_of_json_with_the_request_id(
         "request_id": "abc-1",
         "error": "the engine choked",
     }
+
+
+def counting(predictor: Any) -> list[Any]:
+    """The items that it pre-processes from now on."""
+    seen: list[Any] = []
+    own = predictor.preprocess
+
+    def preprocess(item: Any, out: Tensors | None = None) -> Tensors:
+        seen.append(item)
+        return own(item, out)
+
+    predictor.preprocess = preprocess
+    return seen
+
+
+def test_what_will_be_late_is_turned_away_before_it_is_pre_processed(
+    make_predictor: MakePredictor,
+) -> None:
+    predictor = make_predictor(delay_s=0.2)
+    model = Model(predictor, Options("twice", 1, 16))
+
+    async def scenario() -> None:
+        seen = counting(predictor)
+        busy = asyncio.create_task(model.answer(ITEM))
+        await asyncio.sleep(0.05)
+        assert code(await model.answer(Call(b"[3, 4]", timeout_s=0.25))) == (429, "overloaded")
+        assert (await busy).status == 200
+        assert len(seen) == 1
+        assert model.stats()["sheds"] == {"backlog": 1}
+
+    run(model, scenario)
+
+
+def test_the_time_that_a_request_waited_to_be_read_counts(make_predictor: MakePredictor) -> None:
+    model = Model(make_predictor(delay_s=0.05), Options("twice", 1, 16))
+
+    async def scenario() -> None:
+        reply = await model.answer(Call(b"[1, 2]", timeout_s=0.5, waited_s=0.6))
+        assert code(reply) == (429, "overloaded")
+        assert (await model.answer(Call(b"[1, 2]", timeout_s=0.5, waited_s=0.1))).status == 200
+
+    run(model, scenario)
+
+
+def test_slow_post_processing_does_not_turn_away_for_ever(make_predictor: MakePredictor) -> None:
+    predictor = make_predictor()
+    own, slow = predictor.postprocess, [0.5]
+
+    def postprocess(outputs: Sequence[Tensors]) -> list[dict[str, Any]]:
+        time.sleep(slow[0])
+        return own(outputs)
+
+    predictor.postprocess = postprocess
+    model = Model(predictor, Options("twice", 8, 16, slo_ms=100.0))
+
+    async def scenario() -> None:
+        for _ in range(20):
+            await model.answer(Call(b"[1, 2]"))
+            slow[0] = 0.06
+        slow[0] = 0.0
+        end = time.monotonic() + 20
+        while (await model.answer(Call(b"[1, 2]"))).status != 200:
+            assert time.monotonic() < end, model.decisions()[:3]
+            await asyncio.sleep(0.05)
+
+    run(model, scenario)
+
+
+def test_requests_of_one_batch_are_post_processed_together_and_fail_alone(
+    make_predictor: MakePredictor,
+) -> None:
+    predictor = make_predictor(delay_s=0.1)
+    own, sizes = predictor.postprocess, list[int]()
+
+    def postprocess(outputs: Sequence[Tensors]) -> list[dict[str, Any]]:
+        sizes.append(len(outputs))
+        if any(output["y"][0] == 8 for output in outputs):
+            raise ValueError("four, doubled")
+        return own(outputs)
+
+    predictor.postprocess = postprocess
+    model = Model(predictor, OPTIONS)
+
+    async def scenario() -> None:
+        first = asyncio.create_task(model.answer(ITEM))
+        await asyncio.sleep(0.05)
+        bodies = (b"[1, 2]", b"[[2, 2], [3, 3]]", b"[4, 4]", b"[5, 5]")
+        replies = await asyncio.gather(*[model.answer(Call(body)) for body in bodies])
+        assert [reply.status for reply in replies] == [200, 200, 500, 200]
+        assert len(json.loads(replies[1].body)["answers"]) == 2
+        assert (await first).status == 200
+
+    run(model, scenario)
+    assert sizes == [1, 5, 1, 2, 1, 1]
+
+
+def test_items_that_wait_lie_side_by_side_and_are_stacked_without_a_copy(
+    make_predictor: MakePredictor,
+) -> None:
+    predictor = make_predictor(delay_s=0.1)
+    own, batches = predictor.run, list[Sequence[Tensors]]()
+
+    def engine(items: Sequence[Tensors]) -> list[Tensors]:
+        batches.append([*items])
+        return own(items)
+
+    predictor.run = engine
+    model = Model(predictor, Options("twice", 8, 16, 1))
+
+    async def scenario() -> None:
+        batches.clear()
+        await asyncio.gather(*[model.answer(ITEM) for _ in range(6)])
+        largest = max(batches, key=len)
+        assert len(largest) > 1
+        # In the order in which the engine takes them: deadlines may differ by a microsecond.
+        largest = [largest[index] for index in side_by_side(largest, range(len(largest)))]
+        whole = stack(largest)["x"]
+        assert all(np.shares_memory(whole, item["x"]) for item in largest)
+
+    run(model, scenario)

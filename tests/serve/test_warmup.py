@@ -37,7 +37,7 @@ class Engine:
     def __call__(self) -> float:
         return self.now
 
-    async def run(self, items: list[Tensors]) -> Sequence[Tensors]:
+    async def run(self, items: Sequence[Tensors]) -> Sequence[Tensors]:
         self.sizes.append(len(items))
         self.now += self.seconds.pop(0) if self.seconds else 0.01
         return [{"y": np.add(np.multiply(item["x"], 2), self.off)} for item in items]
