@@ -28,6 +28,11 @@ seconds after the watchdog found the engine hung, and not half a minute."""
 DRAIN_S = 60
 """How long a replica may take to answer what it holds before Ray ends it."""
 
+SURGE_PERCENT = 20
+"""Share of the replicas, one at least, that Ray starts beyond their number while it replaces them:
+the old ones answer until the new ones are warm. Ray's 0 stops the old one first, which takes the
+only replica away for as long as another needs to start."""
+
 Bound = tuple[ModelArgs, Manifest, Settings]
 
 
@@ -40,19 +45,24 @@ def build(args: dict[str, Any]) -> Application:
         ServeError: an argument is unknown or wrong, or an artifact is not the one asked for.
         ArtifactError: an artifact is missing.
     """
-    models = [_model(model) for model in AppArgs.parse(args).models]
+    parsed = AppArgs.parse(args)
+    models = [_model(model) for model in parsed.models]
     listed = [each for model in models for each in model.deployments()]
     if len(listed) == 1:
-        return _deploy(ModelIngress, *listed[0])
+        name, (asked, manifest, settings) = listed[0]
+        bound = asked, manifest, replace(settings, protected=parsed.protected)
+        return _deploy(ModelIngress, name, bound)
     _check_names([GATE, *(name for name, _ in listed)])
     found = dict(listed)
-    held = sum(_held(settings) for _, _, settings in found.values())
-    gate = _deployment(Gate, GATE, held, ray_actor_options={"num_cpus": 0})
+    held = sum(_held(bound[2]) * _most_replicas(bound) for bound in found.values())
+    free = {"ray_actor_options": {"num_cpus": 0}, "max_surge_percent": SURGE_PERCENT}
+    gate = _deployment(Gate, GATE, held, **free)
     limits = {model.name: model.first[1].limits.bytes for model in models}
     pairs = {model.name: model.pair for model in models if model.pair}
     handles = {name: _deploy(ModelReplica, name, bound) for name, bound in found.items()}
     new = [handles[pair.deployment] for pair in pairs.values()]
-    return gate.bind(limits, pairs, *(handles[name] for name in limits), *new)
+    stable = [handles[name] for name in limits]
+    return gate.bind(limits, pairs, parsed.protected, *stable, *new)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +111,7 @@ def _options(args: ModelArgs, manifest: Manifest, folder: Path, variant: Variant
     """What was set by hand, and what Ray is told because of it and of the profile."""
     name = args.name or manifest.name
     items = args.max_ongoing_requests
-    asked = Options(name, args.max_batch, items, args.threads, args.slo_ms)
+    asked = Options(name, args.max_batch, items, args.threads, args.slo_ms, args.when_slow)
     try:
         limits = Tuning(manifest, variant, asked, folder).limits
     except ServeError as error:
@@ -114,10 +124,12 @@ def _options(args: ModelArgs, manifest: Manifest, folder: Path, variant: Variant
 def _deploy(kind: type[ModelReplica], name: str, bound: Bound) -> Any:  # noqa: ANN401 - an Application, which turns into a handle where it is bound
     args, manifest, settings = bound
     gpus = _gpus(args, manifest, settings)
-    replicas = _replicas(args.replicas, manifest.serving.replicas, _target(settings))
+    replicas = _replicas(_asked_replicas(bound), _target(settings))
     actor = {"num_cpus": args.cpus, "num_gpus": gpus}
-    held = _held(settings)
-    deployment = _deployment(kind, name, held, ray_actor_options=actor, **replicas)
+    # A GPU more may not be there, and Ray would wait for it for ever.
+    surge = 0 if gpus else SURGE_PERCENT
+    options = {"ray_actor_options": actor, "max_surge_percent": surge, **replicas}
+    deployment = _deployment(kind, name, _held(settings), **options)
     return deployment.bind(settings)
 
 
@@ -155,10 +167,17 @@ def _gpus(args: ModelArgs, manifest: Manifest, settings: Settings) -> float:
     return 1 if choose_variant(manifest, settings.variant).device == "cuda" else 0
 
 
-def _replicas(asked: int | Replicas | None, spec: Replicas, target: float) -> dict[str, Any]:
-    chosen = spec if asked is None else asked
-    if isinstance(chosen, int):
-        return {"num_replicas": chosen}
+def _asked_replicas(bound: Bound) -> Replicas:
+    args, manifest, _ = bound
+    asked = manifest.serving.replicas if args.replicas is None else args.replicas
+    return Replicas(min=asked, max=asked) if isinstance(asked, int) else asked
+
+
+def _most_replicas(bound: Bound) -> int:
+    return _asked_replicas(bound).max
+
+
+def _replicas(chosen: Replicas, target: float) -> dict[str, Any]:
     if chosen.min == chosen.max:
         return {"num_replicas": chosen.min}
     scaling = {"min_replicas": chosen.min, "max_replicas": chosen.max}

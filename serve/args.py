@@ -24,11 +24,13 @@ __all__ = [
     "ParityGate",
     "ShadowArgs",
     "SplitGate",
+    "WhenSlow",
     "known_keys",
     "model_inside",
 ]
 
 M = TypeVar("M", bound=BaseModel)
+WhenSlow = Literal["warn", "refuse"]
 
 GATE = "ingress"
 """The deployment that takes HTTP for several models, or for two artifacts of one."""
@@ -157,6 +159,9 @@ class ModelArgs(Frozen):
     and the profile the limits above are derived."""
     threads: Annotated[int, Field(ge=1, strict=True)] | None = None
     """Threads for pre- and post-processing; by default one per core, at most 4."""
+    when_slow: WhenSlow = "warn"
+    """A replica whose times stay 1.5 times above the profile's: ``warn`` serves with a warning,
+    ``refuse`` does not start (``too_slow``)."""
     canary: CanaryArgs | None = None
     """A second artifact that answers a share of the requests (``serve.split``)."""
     shadow: ShadowArgs | None = None
@@ -192,6 +197,9 @@ class AppArgs(Frozen):
     """All of them."""
 
     models: tuple[ModelArgs, ...] = Field(min_length=1)
+    protected: bool = False
+    """Whether API keys are meant: a replica that finds none where it runs does not start.
+    `deployc serve` fills it in where it has keys itself."""
 
     @classmethod
     def parse(cls, raw: object) -> Self:

@@ -6,13 +6,18 @@ from typing import Any
 
 from serve.derive import Evidence
 from serve.tuning import Tuning
+from serve.warmup import WarmUp, off_profile
 from specs.manifest import Manifest, Variant
 
 __all__ = ["describe"]
 
 
-def describe(manifest: Manifest, variant: Variant, name: str, tuning: Tuning) -> dict[str, Any]:
+def describe(
+    manifest: Manifest, variant: Variant, name: str, tuning: Tuning, warm: WarmUp | None
+) -> dict[str, Any]:
     """What there is to say of a model that is served, all but its state."""
+    profile = tuning.profile
+    off = off_profile(warm.ms(), profile) if warm and profile else []
     limits = tuning.limits
     inputs, outputs = variant.inputs or manifest.inputs, variant.outputs or manifest.outputs
     axes = {**manifest.axes, **variant.axes}
@@ -35,7 +40,8 @@ def describe(manifest: Manifest, variant: Variant, name: str, tuning: Tuning) ->
         },
         "serving": limits.to_json(),
         "curve": _curve(tuning.evidence),
-        "warnings": [*manifest.warnings(), *limits.warnings, *tuning.warnings],
+        "warnings": [*manifest.warnings(), *limits.warnings, *tuning.warnings, *map(str, off)],
+        **({"warm_up": warm.to_json(profile)} if warm else {}),
     }
 
 

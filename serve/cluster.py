@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import ray
@@ -15,7 +16,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from specs.errors import ServeError
 
-__all__ = ["connect", "deploy", "disconnect", "drain", "wait_until_running"]
+__all__ = ["connect", "deploy", "disconnect", "drain", "last_of", "wait_until_running"]
 
 POLL_S = 0.2
 CONNECT_S = 5.0
@@ -23,6 +24,8 @@ STARTS = 2
 """Ray gives its node 30 s to start, and a loaded machine takes longer at times."""
 LAST_LINES = 12
 """Lines of Ray's message on a failed application that a person is shown."""
+_OURS = re.compile(r"specs\.errors\.\w+: ")
+"""How the line begins that an error of ours has in a trace."""
 _FAILED = {"DEPLOY_FAILED", "UNHEALTHY"}
 
 _ray = cast("Any", ray)
@@ -64,7 +67,11 @@ def _check_reachable(address: str) -> None:
 
 
 def deploy(config: dict[str, Any]) -> list[str]:
-    """Submit a resolved config; the names of its applications."""
+    """Submit a resolved config; the names of its applications.
+
+    Raises:
+        ServeError: a Serve that runs already listens elsewhere, and cannot be told otherwise.
+    """
     schema = ServeDeploySchema.model_validate(config)
     _serve.start(
         proxy_location=schema.proxy_location,
@@ -72,8 +79,21 @@ def deploy(config: dict[str, Any]) -> list[str]:
         grpc_options=schema.grpc_options.model_dump(),
     )
     client: Any = _get_global_client()
+    _check_listens(client.http_config, schema.http_options)
     client.deploy_apps(schema)
     return [app.name for app in schema.applications]
+
+
+def _check_listens(found: Any, asked: Any) -> None:  # noqa: ANN401 - Ray's HTTPOptions
+    """Ray ignores other HTTP options than those that its Serve was started with."""
+    if (found.host, found.port) == (asked.host, asked.port):
+        return
+    message = (
+        f"the Serve of this cluster listens on {found.host}:{found.port}, and "
+        f"{asked.host}:{asked.port} was asked for"
+    )
+    hint = f"--host {found.host} --port {found.port}; or end it first: `serve shutdown`"
+    raise ServeError(message, hint=hint, code="port")
 
 
 def wait_until_running(apps: list[str], stopped: Callable[[], bool]) -> bool:
@@ -118,6 +138,18 @@ def disconnect(address: str) -> None:
 
 def _reason(name: str, app: Any) -> str:  # noqa: ANN401 - Ray's ApplicationStatusOverview
     parts = [app.message, *(d.message for d in app.deployments.values())]
-    lines = [line for part in parts if part for line in str(part).splitlines() if line.strip()]
-    tail = "\n  ".join(lines[-LAST_LINES:])
+    tail = "\n  ".join(last_of([str(part) for part in parts if part]))
     return f"the application '{name}' did not start:\n  {tail}"
+
+
+def last_of(messages: Sequence[str]) -> list[str]:
+    """The lines of Ray's messages that a person is shown.
+
+    What a replica refused on purpose says all by itself; of another failure the trace's end helps.
+    """
+    lines = [line for each in messages for line in each.splitlines() if line.strip()]
+    ours = [place for place, line in enumerate(lines) if _OURS.match(line)]
+    if not ours:
+        return lines[-LAST_LINES:]
+    first, *others = lines[ours[-1] :]
+    return [_OURS.sub("", first), *others]

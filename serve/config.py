@@ -73,6 +73,7 @@ def check(config: YamlFile) -> None:
     from ray.serve.schema import ServeDeploySchema
 
     problems = [*_unknown(config, config.data, ServeDeploySchema, ()), *_unknown_args(config)]
+    problems += _nothing(config)
     if not problems:
         problems = [*_invalid(config, ServeDeploySchema, (), config.data), *_invalid_args(config)]
     if problems:
@@ -84,9 +85,11 @@ def resolve(config: YamlFile) -> dict[str, Any]:
     """The config with absolute artifact paths and the digest of each artifact's manifest.
 
     Paths are relative to the config's folder. With the digest in ``args`` a rebuilt artifact is
-    a change that Ray deploys; without, the same YAML means that nothing is done.
+    a change that Ray deploys; without, the same YAML means that nothing is done. Where there is no
+    ``logging_config``, the access log is off: a line for each request costs time on every one.
     """
     data = copy.deepcopy(config.data)
+    data.setdefault("logging_config", {"enable_access_log": False})
     if isinstance(data.get("grpc_options"), dict):  # asked for: Ray opens it for services alone
         data["grpc_options"] = {"grpc_servicer_functions": [GRPC_SERVICE], **data["grpc_options"]}
     for app in our_apps(data):
@@ -161,6 +164,14 @@ def _parts(annotation: object, value: object) -> Iterator[tuple[FieldPath, objec
             yield (name,), part
     else:
         yield (), value
+
+
+def _nothing(config: YamlFile) -> Iterator[Problem]:
+    """Ray would start, serve nobody and say nothing."""
+    if config.data.get("applications") == []:
+        message = "the list is empty: there is nothing to serve"
+        hint = "add one with `import_path: serve.app:build` and `args: {models: [...]}`"
+        yield config.problem(("applications",), "invalid_value", message, hint)
 
 
 def _unknown_args(config: YamlFile) -> Iterator[Problem]:

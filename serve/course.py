@@ -32,7 +32,9 @@ class Ride:
     why: Why
     """Of the whole batch that the law cut."""
     labels: tuple[object, ...]
-    """What each item was submitted with."""
+    """What the calls were submitted with whose items were in it."""
+    batch: int
+    """Items in it; where it was several batches one after the other, in the largest of them."""
 
 
 @dataclass(slots=True)
@@ -50,8 +52,8 @@ class Course:
     """Since when it is there."""
     passed: list[tuple[Step, float, float]] = field(default_factory=list[tuple[Step, float, float]])
     """Steps that it came through, with their beginnings and ends."""
-    rides: Sequence[Ride] = ()
-    """For each of its items, in order."""
+    rides: Sequence[tuple[Ride, int]] = ()
+    """Runs of the engine that its items were in, and how many of them were in each."""
     error: str = ""
 
     @property

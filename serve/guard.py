@@ -13,6 +13,7 @@ from pathlib import Path
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve.lag import Lag
 from serve.messages import Reply, failure
 from serve.pages import FOLDER
 from serve.replies import path_of, plain, response
@@ -25,6 +26,7 @@ __all__ = [
     "Guard",
     "Keys",
     "check_exposure",
+    "check_protected",
     "mark",
     "request_id",
     "unauthorized",
@@ -80,6 +82,11 @@ class Keys:
     def __bool__(self) -> bool:
         return bool(self._keys)
 
+    @property
+    def first(self) -> str:
+        """The key that this machine's own requests send; empty where there are none."""
+        return self._keys[0].decode() if self._keys else ""
+
     def allow(self, headers: Mapping[str, str]) -> bool:
         """Whether ``authorization: Bearer KEY`` or ``x-api-key: KEY`` names one of the keys.
 
@@ -128,7 +135,30 @@ def check_exposure(host: str, keys: Keys, *, allowed: bool) -> None:
     if keys or allowed or _is_loopback(host):
         return
     message = f"{host} can be reached by others, and there are no API keys"
-    hint = f"set {KEYS} or {KEYS_FILE}, listen on 127.0.0.1, or say that it is meant"
+    hint = f"set {KEYS} or {KEYS_FILE}, listen on 127.0.0.1, or say --unprotected if it is meant"
+    raise ServeError(message, hint=hint, code="unprotected")
+
+
+def check_protected(keys: Keys, *, protected: bool) -> None:
+    """Refuse to serve openly what was meant to be protected.
+
+    The keys are in the environment of a process. A command that joins a cluster has one, and the
+    replicas there another: both must have keys.
+
+    Args:
+        keys: those that were found where HTTP is answered.
+        protected: whether there were meant to be some.
+
+    Raises:
+        ServeError: ``unprotected``.
+    """
+    if keys or not protected:
+        return
+    message = "API keys are asked for (`protected`), and this process finds none"
+    hint = (
+        f"set {KEYS} or {KEYS_FILE} where Ray is started on every node, or by "
+        "`runtime_env: {env_vars: ...}` of the application"
+    )
     raise ServeError(message, hint=hint, code="unprotected")
 
 
@@ -156,7 +186,8 @@ def unauthorized() -> Reply:
 class Guard:
     """ASGI middleware: refuses requests without a key, and marks every response.
 
-    The request's id is in ``scope["state"]["request_id"]``, and comes back as ``x-request-id``.
+    The request's id is in ``scope["state"]["request_id"]``, and comes back as ``x-request-id``; in
+    ``waited_s`` stands how long it waited for this process (``serve.lag``).
 
     Args:
         app: what is guarded.
@@ -168,13 +199,15 @@ class Guard:
         self._app = app
         self._keys = keys
         self._echo_id = echo_id
+        self._lag = Lag()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         asked = Headers(scope=scope)
-        scope.setdefault("state", {})["request_id"] = request_id(asked)
+        state = scope.setdefault("state", {})
+        state["request_id"], state["waited_s"] = request_id(asked), self._lag.seconds(asked)
 
         async def marked(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -50,6 +50,7 @@ class _Routes:
             timeout_s=reading.timeout_s(request.headers),
             priority=reading.priority(request.headers),
             request_id=request.state.request_id,
+            waited_s=request.state.waited_s,
             traceparent=request.headers.get("traceparent", ""),
             tracestate=request.headers.get("tracestate", ""),
         )

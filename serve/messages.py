@@ -7,7 +7,6 @@ no exception has to.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,11 +17,15 @@ __all__ = ["Call", "Reply", "error_reply", "failure", "json_reply", "server_timi
 
 _INPUT_STATUS = {
     "not_an_image": 415,
+    "not_audio": 415,
+    "unsupported_audio": 415,
     "unsupported_media_type": 415,
     "too_large": 413,
     "too_many_frames": 413,
     "unknown_model": 404,
 }
+_OWN_CODE = "python_step"
+"""The artifact's own code failed: the server's fault, and its text is not the client's business."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,8 @@ class Call:
     traceparent: str = ""
     """Names the client's span (W3C Trace Context)."""
     tracestate: str = ""
+    waited_s: float = 0.0
+    """How long it waited for this process to read it (``serve.lag``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,9 @@ def error_reply(error: Exception) -> Reply:
             return _failure_of(error, 429, {"Retry-After": str(error.retry_after_s)})
         case ClosedError() | StuckError():
             return _failure_of(error, 503, {"Retry-After": "1"})
+        case InputError(code=code) if code == _OWN_CODE:
+            hint = "the server's log says more"
+            return failure(500, code, "the model's own code failed on this request", hint)
         case InputError():
             return _failure_of(error, _INPUT_STATUS.get(error.code, 400))
         case _:
@@ -98,9 +106,8 @@ def wants_png(accept: str) -> bool:
     return not wanted.isdisjoint({"image/png", "image/*"})
 
 
-def server_timing(pre_s: float, done: Sequence[Done[Any]], post_s: float) -> str:
+def server_timing(pre_s: float, done: Done[Any], post_s: float) -> str:
     """Server-Timing, in milliseconds; of several items, the slowest."""
-    queue, engine = max(d.queued_s for d in done), max(d.engine_s for d in done)
-    parts = {"pre": pre_s, "queue": queue, "engine": engine, "post": post_s}
+    parts = {"pre": pre_s, "queue": done.queued_s, "engine": done.engine_s, "post": post_s}
     times = ", ".join(f"{name};dur={seconds * 1e3:.3f}" for name, seconds in parts.items())
-    return f'{times}, batch;desc="{max(d.batch for d in done)}"'
+    return f'{times}, batch;desc="{done.batch}"'

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from typing import Any, NoReturn, Protocol
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import numpy as np
 
 from runtime.answers import to_json
-from runtime.tensors import Tensors
+from runtime.body import JSON, Form, read_items
+from runtime.tensors import Rows, Tensors, group_by_shape, stack
 from serve import oip_json, oip_messages
 from serve.batching import Done
-from serve.body import JSON, Form, read_items
 from serve.messages import Call, Reply
 from serve.oip_cards import ANSWER, ITEM, TENSORS, graph, version_of
 from serve.oip_tensors import (
@@ -36,9 +36,15 @@ from specs.values import show_shape
 
 __all__ = ["BINARY", "GRPC", "Inferring", "infer"]
 
+T = TypeVar("T")
+
 GRPC = "application/grpc"
 """The content type of a call whose body is a ``ModelInferRequest``."""
 BINARY = "application/octet-stream"
+
+SMALL, SMALL_JSON = 128 * 1024, 4096
+"""Bytes of tensors, and of JSON, that are read and written at once: the way to a thread and back
+would be more work than what is done there."""
 
 Card = Mapping[str, Any]
 
@@ -50,17 +56,17 @@ class Inferring(Protocol):
         """Its entry in ``GET /models``."""
         ...
 
-    def prepare(self, values: Sequence[Any]) -> Awaitable[list[Tensors]]:
+    def prepare(self, values: Sequence[Any], *, priority: int = 0) -> Awaitable[list[Tensors]]:
         """The graph's inputs for each item, as ``Predictor.preprocess`` makes them."""
         ...
 
     def compute(
-        self, items: list[Tensors], *, timeout_s: float | None = None, priority: int = 0
-    ) -> Awaitable[list[Done[Tensors]]]:
+        self, items: Sequence[Tensors], *, timeout_s: float | None = None, priority: int = 0
+    ) -> Awaitable[Done[Tensors]]:
         """The graph's outputs for each item, through queue and engine."""
         ...
 
-    def finish(self, outputs: list[Tensors]) -> Awaitable[list[dict[str, Any]]]:
+    def finish(self, outputs: Sequence[Tensors]) -> Awaitable[list[dict[str, Any]]]:
         """The answer for each item's outputs, as ``Predictor.postprocess`` makes it."""
         ...
 
@@ -71,19 +77,44 @@ async def infer(model: Inferring, call: Call) -> Reply:
     Raises:
         DeploycError: what ``Model.answer`` has a reply to.
     """
-    request = await asyncio.to_thread(_decode, call)
+    request = await _aside(lambda: _decode(call), small=_small(call))
     card = await model.card()
     timeout_s = call.timeout_s if request.timeout_s is None else request.timeout_s
     priority = call.priority if request.priority is None else request.priority
     if call.tensors:
         items = _graph_items(request.inputs, card)
         done = await model.compute(items, timeout_s=timeout_s, priority=priority)
-        outputs = await asyncio.to_thread(_graph_outputs, [d.output for d in done], card)
-    else:
-        items = await model.prepare(await asyncio.to_thread(_values, request.inputs, card))
-        done = await model.compute(items, timeout_s=timeout_s, priority=priority)
-        outputs = [_answers(await model.finish([d.output for d in done]))]
+        small = _small_outputs(call, request, done.outputs)
+        return await _aside(
+            lambda: _encode(call, request, card, _graph_outputs(done.outputs, card)), small=small
+        )
+    values = await asyncio.to_thread(_values, request.inputs, card)
+    items = await model.prepare(values, priority=priority)
+    done = await model.compute(items, timeout_s=timeout_s, priority=priority)
+    outputs = [_answers(await model.finish(done.outputs))]
     return await asyncio.to_thread(_encode, call, request, card, outputs)
+
+
+async def _aside(work: Callable[[], T], *, small: bool) -> T:
+    """In a thread, unless the way there is more work than the work itself."""
+    return work() if small else await asyncio.to_thread(work)
+
+
+def _small(call: Call) -> bool:
+    """Whether a request takes a moment to decode."""
+    if call.content_type == GRPC:
+        return len(call.body) <= SMALL
+    head = call.header_length
+    return len(call.body) <= (SMALL_JSON if head is None else SMALL) and (head or 0) <= SMALL_JSON
+
+
+def _small_outputs(call: Call, request: InferRequest, outputs: Sequence[Tensors]) -> bool:
+    """Whether a response takes a moment to encode."""
+    if not isinstance(outputs, Rows):
+        return False
+    plain = not request.binary or any(not each.binary for each in request.wanted)
+    most = SMALL_JSON if plain and call.content_type != GRPC else SMALL
+    return sum(array.nbytes for array in outputs.batch.values()) <= most
 
 
 def _decode(call: Call) -> InferRequest:
@@ -128,9 +159,9 @@ def _unknown(what: str, name: str, names: Iterable[str]) -> NoReturn:
 
 
 def _values(inputs: Sequence[Tensor], card: Card) -> list[Any]:
-    """Items for ``prepare``: a picture's bytes, a text, or the graph's inputs."""
+    """Items for ``prepare``: a picture's or sound's bytes, a text, or the graph's inputs."""
     elements = _elements(inputs, ITEM[card["takes"]])
-    if card["takes"] == "image":
+    if card["takes"] in {"image", "audio"}:
         return elements
     if card["takes"] == "text":
         return [_text(number, element) for number, element in enumerate(elements)]
@@ -182,7 +213,7 @@ def _answers(answers: list[dict[str, Any]]) -> Tensor:
 # --- raw tensors: the graph's inputs and outputs
 
 
-def _graph_items(inputs: Sequence[Tensor], card: Card) -> list[Tensors]:
+def _graph_items(inputs: Sequence[Tensor], card: Card) -> Rows:
     """The items of a batch, each without the batch dimension."""
     specs, _ = graph(card)
     given = {tensor.name: tensor for tensor in inputs}
@@ -200,7 +231,7 @@ def _graph_items(inputs: Sequence[Tensor], card: Card) -> list[Tensors]:
     if count > most:
         message = f"{count} items in one request; at most {most}"
         raise InputError(message, hint="send them in several requests", code="too_large")
-    return [{name: given[name].array[n] for name in specs} for n in range(count)]
+    return Rows({name: given[name].array for name in specs})
 
 
 def _check(tensor: Tensor, spec: Card, sizes: dict[str, int], axes: Card) -> None:
@@ -227,15 +258,11 @@ def _wrong_shape(tensor: Tensor, dims: Sequence[int | str]) -> NoReturn:
     raise InputError(message, hint=hint, code="wrong_shape")
 
 
-def _graph_outputs(outputs: list[Tensors], card: Card) -> list[Tensor]:
+def _graph_outputs(outputs: Sequence[Tensors], card: Card) -> list[Tensor]:
     _, specs = graph(card)
-    return [_stacked(name, [output[name] for output in outputs]) for name in specs]
-
-
-def _stacked(name: str, arrays: list[Any]) -> Tensor:
-    """The items' outputs as one; a graph may give each item a size of its own."""
-    if len({array.shape for array in arrays}) > 1:
-        message = f"the items' outputs '{name}' differ in shape and form no tensor"
-        raise InputError(message, hint="send one item in each request", code="ragged_output")
-    stacked = np.stack(arrays)
-    return Tensor(name, datatype_of(stacked), stacked)
+    for name in specs:  # a graph may give each item a size of its own
+        if len(group_by_shape(outputs, [name])) > 1:
+            message = f"the items' outputs '{name}' differ in shape and form no tensor"
+            raise InputError(message, hint="send one item in each request", code="ragged_output")
+    stacked = stack(outputs, list(specs))
+    return [Tensor(name, datatype_of(array), array) for name, array in stacked.items()]

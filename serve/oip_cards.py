@@ -27,8 +27,8 @@ __all__ = [
 
 TENSORS = ".tensors"
 """Behind the name of the model that has the graph's own inputs and outputs."""
-ITEM = {"image": "image", "text": "text", "tensors": "item"}
-"""The BYTES input by what the model takes: an image file, a text, a JSON document."""
+ITEM = {"image": "image", "audio": "audio", "text": "text", "tensors": "item"}
+"""The BYTES input by what the model takes: an image or sound file, a text, a JSON document."""
 ANSWER = "answer"
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics", "schedule_policy")
 _DATATYPES = {dtype: name for name, dtype in DATATYPES.items()}

@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from runtime.arrays import read_json
 from serve import reading
-from serve.arrays import read_json
 from serve.messages import Call, Reply, json_reply
 from serve.oip_cards import server_metadata
 from serve.oip_json import HEADER_LENGTH
@@ -109,6 +109,7 @@ class _Rest:
             timeout_s=reading.timeout_s(request.headers),
             priority=reading.priority(request.headers),
             request_id=request.state.request_id,
+            waited_s=request.state.waited_s,
             traceparent=request.headers.get("traceparent", ""),
             tracestate=request.headers.get("tracestate", ""),
             kind="infer",

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from serve.arrays import Array, fit, numbers, product, read_json
+from runtime.arrays import Array, fit, numbers, product, read_json
 from serve.oip_parameters import check_supported, priority_class, switch, timeout_of
 from serve.oip_tensors import (
     BYTES,
@@ -97,7 +97,7 @@ def _from_data(name: str, datatype: str, shape: tuple[int, ...], fields: Fields)
     if datatype == BYTES:
         array = _strings(name, fields["data"])
     else:
-        array = fit(name, numbers(fields["data"]), DATATYPES[datatype])
+        array = fit(name, numbers(fields["data"], name), DATATYPES[datatype])
     if array.size != product(shape, "wrong_shape") or (array.ndim != 1 and array.shape != shape):
         message = f"'{name}': the data has shape {show_shape(array.shape)}, not {show_shape(shape)}"
         hint = "flat in row-major order, or nested as the shape says"

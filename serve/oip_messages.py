@@ -15,7 +15,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, json_format, messag
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.message import DecodeError, Message
 
-from serve.arrays import Array, fit, numbers, product
+from runtime.arrays import Array, fit, numbers, product
 from serve.oip_parameters import check_supported, priority_class, timeout_of
 from serve.oip_tensors import (
     BYTES,
@@ -143,7 +143,7 @@ def _typed(name: str, datatype: str, shape: tuple[int, ...], contents: Any) -> T
 
 def _fitted(name: str, datatype: str, found: list[Any]) -> Array:
     """``int_contents`` hold all integers up to 32 bits: each must fit the datatype."""
-    return fit(name, numbers(found), DATATYPES[datatype])
+    return fit(name, numbers(found, name), DATATYPES[datatype])
 
 
 def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:

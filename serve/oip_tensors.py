@@ -8,7 +8,7 @@ from typing import Any, NoReturn, cast
 
 import numpy as np
 
-from serve.arrays import Array, product
+from runtime.arrays import Array, product
 from specs.errors import InputError
 from specs.faults import nearest
 from specs.values import show_shape

@@ -26,7 +26,8 @@ ERRORS: dict[int, str] = {
     503: "the model is not ready, or its replica was lost",
 }
 SLOW = (408, 413, 415, 429, 503)
-IMAGES = ("image/png", "image/jpeg", "image/webp")
+FILES = {"image": ("image/png", "image/jpeg", "image/webp"), "audio": ("audio/wav",)}
+"""Types of the files that models take; the server goes by their bytes."""
 
 
 def openapi(cards: Iterable[Card], prefix: str = "") -> Json:
@@ -107,10 +108,11 @@ def _bodies(card: Card) -> Json:
     if card["takes"] == "text":
         texts = {"oneOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1}]}
         return {"text/plain": {"schema": _TEXT}, "application/json": {"schema": texts}}
-    if card["takes"] == "image":
+    if card["takes"] in FILES:
         file: Json = {"schema": {}}
-        kinds: Json = dict.fromkeys(IMAGES, file)
-        return {**kinds, "multipart/form-data": _FORM, "application/json": {"schema": _IMAGES_JSON}}
+        kinds: Json = dict.fromkeys(FILES[card["takes"]], file)
+        schema = _IMAGES_JSON if card["takes"] == "image" else _SOUNDS_JSON
+        return {**kinds, "multipart/form-data": _FORM, "application/json": {"schema": schema}}
     return {"application/json": {"schema": _arrays(card["inputs"])}, "application/x-npy": _NPY}
 
 
@@ -178,6 +180,10 @@ _BASE64: Json = {"type": "string", "contentEncoding": "base64", "minLength": 4}
 _IMAGES_JSON: Json = {
     "description": "image files in base64, or pixels [height, width] or [height, width, 3]",
     "anyOf": [_BASE64, {"type": "array", "items": _BASE64, "minItems": 1}, _PIXELS],
+}
+_SOUNDS_JSON: Json = {
+    "description": "WAV files in base64",
+    "anyOf": [_BASE64, {"type": "array", "items": _BASE64, "minItems": 1}],
 }
 _FORM: Json = {
     "schema": {"type": "object", "additionalProperties": {"type": "string", "format": "binary"}}

@@ -20,18 +20,19 @@ from typing import Any
 import click
 
 from serve import config as serve_config
+from serve.announce import Announcer
 from serve.environment import check_free, free_port, has_haproxy, ray_environment
-from serve.first import ask, curl, fetch_json
-from serve.guard import Keys, check_exposure
-from specs.errors import DeploycError, ServeError
+from serve.guard import Keys, check_exposure, check_protected
+from serve.yamlfile import YamlFile
+from specs.errors import DeploycError
 
 __all__ = ["ServeOptions", "main"]
 
 LOCAL = "local"
 DRAIN_S = 65.0
 """A little more than a replica may take (``serve.app.DRAIN_S``)."""
-HTTP_S = 60.0
-"""How long HTTP may take once Ray says that the application runs."""
+LAST_S = 60.0
+"""And after that, where even an end that was asked for does not come."""
 POLL_S = 0.2
 
 
@@ -55,16 +56,18 @@ class ServeOptions:
 
 
 class _Stop:
-    """Counts the signals: the first one drains, the second one hurries."""
+    """Counts the signals: the first one drains, the second one hurries. SIGUSR1 deploys again."""
 
     def __init__(self) -> None:
         self._signals = 0
+        self._again = False
         threading.Thread(target=self._watch_parent, daemon=True).start()
 
     def listen(self) -> None:
         """Take SIGINT and SIGTERM; again after Ray, which takes SIGTERM for itself."""
         signal.signal(signal.SIGINT, self._count)
         signal.signal(signal.SIGTERM, self._count)
+        signal.signal(signal.SIGUSR1, self._note)
 
     def asked(self) -> bool:
         return self._signals > 0
@@ -72,13 +75,21 @@ class _Stop:
     def hurried(self) -> bool:
         return self._signals > 1
 
+    def again(self) -> bool:
+        """Whether to read the file again; once for each time that it was asked."""
+        asked, self._again = self._again, False
+        return asked
+
+    def _note(self, _: int, __: FrameType | None) -> None:
+        self._again = True
+
     def _count(self, _: int, __: FrameType | None) -> None:
         self._signals += 1
 
     def _watch_parent(self) -> None:
         os.read(0, 1)  # returns when the parent is gone; sys.stdin has a lock that exit waits for
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(DRAIN_S + HTTP_S)
+        time.sleep(DRAIN_S + LAST_S)
         os.killpg(0, signal.SIGKILL)  # stuck, in Ray's start for instance
 
 
@@ -91,10 +102,14 @@ def main() -> None:
     try:
         _serve(options, stop)
     except DeploycError as error:
-        click.echo(f"error: {error.message}", err=True)
-        if error.hint:
-            click.echo(f"hint: {error.hint}", err=True)
+        _tell(error)
         sys.exit(1)
+
+
+def _tell(error: DeploycError) -> None:
+    _log(f"error: {error.message}")
+    if error.hint:
+        _log(f"hint: {error.hint}")
 
 
 def _keep_stdout() -> None:
@@ -118,13 +133,31 @@ def _serve(options: ServeOptions, stop: _Stop) -> None:
                 check_free(host, grpc_port)
             os.environ.update({k: v for k, v in variables.items() if k not in os.environ})
             _tell_ingress(options)
-        serve_config.check(config)
-        data = serve_config.resolve(config)
-        _build(data)
-        data["http_options"] = {**(data.get("http_options") or {}), "host": host, "port": port}
+        data = _resolved(config, host, port)
         if grpc_port:
             _log(f"gRPC: {host}:{grpc_port}")
         _run(options, data, stop)
+
+
+def _resolved(config: YamlFile, host: str, port: int) -> dict[str, Any]:
+    """What Ray gets, checked in all that can be known before."""
+    serve_config.check(config)
+    data = _protected(serve_config.resolve(config))
+    _build(data)
+    data["http_options"] = {**(data.get("http_options") or {}), "host": host, "port": port}
+    return data
+
+
+def _protected(data: dict[str, Any]) -> dict[str, Any]:
+    """Tell replicas whether there are meant to be keys.
+
+    On a cluster that was joined they have an environment of their own.
+    """
+    keys = Keys.from_environment()
+    for app in serve_config.our_apps(data):
+        check_protected(keys, protected=app["args"].get("protected", False))
+        app["args"]["protected"] = bool(keys)
+    return data
 
 
 def _build(data: dict[str, Any]) -> None:
@@ -165,11 +198,35 @@ def _run(options: ServeOptions, data: dict[str, Any], stop: _Stop) -> None:
         apps = [] if stop.asked() else cluster.deploy(data)
         stop.listen()
         if apps and cluster.wait_until_running(apps, stop.asked):
-            _announce(options, data, stop)
+            _announcer(options).announce(data, stop.asked)
             while not stop.asked():
+                if stop.again():
+                    apps = sorted({*apps, *_again(options, data["http_options"], stop)})
                 time.sleep(POLL_S)
     finally:
         _end(options, apps, stop)
+
+
+def _again(options: ServeOptions, http: dict[str, Any], stop: _Stop) -> list[str]:
+    """Read the file again and deploy what changed; what was served before serves on meanwhile.
+
+    Host and port stay. Where the new one cannot be, that is told, and the old one stays. Gives
+    the names of the applications.
+    """
+    from serve import cluster
+
+    apps: list[str] = []
+    _log("reading deploy.yaml again ...")
+    try:
+        config = serve_config.read(Path(options.config))
+        data = _resolved(config, http["host"], http["port"])
+        apps = cluster.deploy(data)
+        if cluster.wait_until_running(apps, stop.asked):
+            _announcer(options).announce(data, stop.asked)
+    except DeploycError as error:
+        _tell(error)
+        _log("not deployed: what was served before serves on")
+    return apps
 
 
 def _end(options: ServeOptions, apps: list[str], stop: _Stop) -> None:
@@ -187,42 +244,9 @@ def _end(options: ServeOptions, apps: list[str], stop: _Stop) -> None:
         _log("stopped")
 
 
-def _announce(options: ServeOptions, data: dict[str, Any], stop: _Stop) -> None:
-    url = _url(data)
-    cards = _wait_for_http(url, stop)
-    for card in cards:
-        variant = card["variant"]
-        _print(f"{card['name']}: {card['description']}" if card["description"] else card["name"])
-        _print(f"  {variant['engine']}, {variant['device']}, {variant['precision']}")
-        for warning in card["warnings"]:
-            _print(f"  WARNING: {warning}")
-        _print(f"  {curl(url, card)}")
-    if cards and options.file:
-        answer = ask(url, cards[0]["name"], Path(options.file))
-        _print(f"{options.file}: {json.dumps(answer, ensure_ascii=False)}")
-    if cards:
-        _print(f"serving at {url} (Ctrl-C stops)")
-
-
-def _wait_for_http(url: str, stop: _Stop) -> list[dict[str, Any]]:
-    """The cards of the models, once they are ready; none where a signal came first."""
-    deadline = time.monotonic() + HTTP_S
-    while not stop.asked():
-        try:
-            fetch_json(f"{url}/readyz")
-            return fetch_json(f"{url}/models")["models"]
-        except ServeError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(POLL_S)
-    return []
-
-
-def _url(data: dict[str, Any]) -> str:
-    options, app = data["http_options"], data["applications"][0]
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(options["host"], options["host"])  # noqa: S104 - compared
-    prefix = (app.get("route_prefix") or "/").rstrip("/")
-    return f"http://{host}:{options['port']}{options.get('root_path', '')}{prefix}"
+def _announcer(options: ServeOptions) -> Announcer:
+    file = Path(options.file) if options.file else None
+    return Announcer(_print, Keys.from_environment().first, file)
 
 
 def _log(text: str) -> None:

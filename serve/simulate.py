@@ -208,19 +208,16 @@ class _Replica:
         self.busy_s = 0.0
 
     def admit(self, now: float, call: _Call) -> bool:
-        """Enter all items of a request; False: one was turned away, so that none stays."""
+        """Enter all items of a request; False: they were turned away."""
         bound, request = self.law.max_items, call.request
         if bound is not None and self.law.load + request.items > bound:
+            return False  # as ``Batcher.check``, before the law is asked
+        entered = [
+            self.law.ticket(now, timeout_s=request.timeout_s, priority=request.priority)
+            for _ in range(request.items)
+        ]
+        if isinstance(self.law.offer_all(now, entered), Shed):
             return False
-        deadline = now + (self.law.slo_s if request.timeout_s is None else request.timeout_s)
-        entered: list[Ticket] = []
-        for _ in range(request.items):
-            ticket = Ticket(now, deadline, None, request.priority)
-            if isinstance(self.law.offer(now, ticket), Shed):
-                for each in entered:
-                    self.law.cancel(now, each)
-                return False
-            entered.append(ticket)
         call.tickets, call.left = entered, len(entered)
         self.calls.update(dict.fromkeys(entered, call))
         self.requests += 1

@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from runtime.artifact import choose_variant, read_manifest
+from runtime.artifact import check_files, choose_variant, read_manifest
 from serve.oip_parameters import MAX_TIMEOUT_S
 from serve.simulate import P99, Result, Router, Setup, measured, play, smallest
 from serve.traces import Request, poisson, read_trace
@@ -156,8 +156,13 @@ def _check_usage(trace: Path | None, asked: Asked) -> None:
     for name, value in numbers.items():
         if value is not None and not math.isfinite(value):
             raise click.UsageError(f"--{name} {value}: that is no number")
-    if (trace is None) == (asked.rate is None):
+    if trace is not None and asked.rate is not None:
+        raise click.UsageError("give a trace or --rate, not both")
+    if trace is None and asked.rate is None:
         raise click.UsageError("give a trace, or --rate")
+    if asked.goal <= 1:
+        found = f"--goal is in per cent, {asked.goal:g} is hardly any"
+        raise click.UsageError(f"{found}: --goal {asked.goal * 100:g} means that share")
     if trace is not None and (asked.seconds is not None or asked.burst is not None):
         raise click.UsageError("--seconds and --burst go with --rate; a trace has its own arrivals")
 
@@ -170,6 +175,7 @@ def _served(folder: Path, asked: Asked) -> Served:
         ServeError: the profile says that the SLO is impossible.
     """
     manifest = read_manifest(folder)
+    check_files(folder, manifest)
     variant = choose_variant(manifest, asked.variant)
     profile, stale = profile_of(folder, manifest, variant)
     if profile is None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from serve.decisions import DecisionLog
-from serve.law import Decision, Shed
+from serve.law import Decision, Law, Shed
 
-__all__ = ["STAGES", "Observer", "Stage", "Stats"]
+__all__ = ["STAGES", "Observer", "Stage", "Stats", "corrections"]
 
 Stage = Literal["pre", "queue", "engine", "post"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -131,3 +131,9 @@ def _bucket(seconds: float) -> int:
 
 def _by_bucket(counts: Counter[int]) -> dict[str, int]:
     return {str(bucket): counts[bucket] for bucket in sorted(counts)}
+
+
+def corrections(law: Law) -> dict[str, float]:
+    """Factors that the curve's times are multiplied by, by the size that a bucket ends with."""
+    sizes = [size for size in law.forecast.curve.sizes if size <= law.forecast.max_batch]
+    return {str(size): round(law.forecast.ratio(size), 4) for size in sizes}

@@ -22,6 +22,8 @@ POLL_S = 0.1
 ENOUGH = 3
 """The first signal drains, the second hurries, this one kills."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_AGAIN = signal.SIGUSR1
+"""Not SIGHUP, which comes when a terminal is closed: this is to end then."""
 
 
 def supervise(options: ServeOptions) -> int:
@@ -45,6 +47,7 @@ def _passed_on(child: subprocess.Popen[bytes]) -> Generator[None]:
         child.send_signal(number if len(passed) < ENOUGH else signal.SIGKILL)
 
     before = {number: signal.signal(number, forward) for number in _SIGNALS}
+    before[_AGAIN] = signal.signal(_AGAIN, lambda number, _: child.send_signal(number))
     try:
         yield
     finally:

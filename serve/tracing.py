@@ -105,11 +105,9 @@ class Tracing:
 
     def _rides(self, course: Course, inside: Context, wall: Wall, entered: float) -> None:
         """Queue and engine, for each batch that items of this request rode in."""
-        distinct = {id(ride): ride for ride in course.rides}
-        for ride in list(distinct.values())[:MOST_RIDES]:
+        for ride, own in course.rides[:MOST_RIDES]:
             waited = self._tracer.start_span("queue", inside, start_time=wall(entered))
             waited.end(wall(ride.cut))
-            own = sum(each is ride for each in course.rides)
             links = _links(ride.labels, course.span)
             computed = self._tracer.start_span(
                 "engine", inside, SpanKind.INTERNAL, _of(ride, own), links, wall(ride.began)
@@ -126,7 +124,7 @@ def _parent(call: Call) -> Context:
 def _of(ride: Ride, own: int) -> Attributes:
     """What is told of a batch; ``why`` and its figures are those of ``GET .../decisions``."""
     told = {f"deployc.decision.{name}": value for name, value in figures(ride.why).items()}
-    return {"deployc.batch": len(ride.labels), "deployc.batch.own_items": own, **told}
+    return {"deployc.batch": ride.batch, "deployc.batch.own_items": own, **told}
 
 
 def _links(labels: Sequence[object], own: Span | None) -> list[Link]:

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runtime.profile import read_profile
-from serve.args import HotArgs
+from serve.args import HotArgs, WhenSlow
 from serve.derive import HEADROOM, Evidence, Figure, Limits, Wishes, derive
 from serve.events import tell
 from serve.law import Curve, Law
+from serve.streams import Streams
 from specs.axes import AxisRange
-from specs.errors import DeploycError
+from specs.errors import DeploycError, ServeError
 from specs.manifest import Manifest, Variant
 from specs.profile import Profile, identity
 
@@ -21,6 +22,10 @@ __all__ = ["HOP_MS", "Options", "Tuning", "profile_of", "wishes"]
 
 HOP_MS = 1.0
 """What stacking and the engine's thread may cost beside the engine; more is a slower machine."""
+TURN_HOPS, TURN_S = 20, 0.01
+"""The way to the engine's thread and back takes time (``hop_ms``). Where the largest batch is not
+much longer, several go there at once, until the way is one part in so many of their
+time; for so many seconds at most, and so small a part of the SLO."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,8 @@ class Options:
     """For pre- and post-processing; by default one per core of the replica's machine, at most 4."""
     slo_ms: float | None = None
     """Wins over the spec's."""
+    when_slow: WhenSlow = "warn"
+    """What a replica does whose times stay far above the profile's."""
     held: Figure[int] | None = None
     """Requests that Ray was told to let into a replica."""
     target: Figure[float] | None = None
@@ -95,6 +102,12 @@ class Tuning:
         self.profile: Profile | None = None
         if folder:
             self.profile, self._stale = profile_of(folder, manifest, variant)
+        if self.refuses_slow and not self.profile:
+            message = (
+                f"`when_slow: refuse` needs a profile; {self._stale or 'the artifact has none'}"
+            )
+            hint = "run `deployc profile` on a machine like those that serve"
+            raise ServeError(message, hint=hint, code="no_profile")
         self.evidence: Evidence | None = None
         """What the limits are derived from."""
         if self.profile:
@@ -116,6 +129,11 @@ class Tuning:
         """The SLO where somebody set one, else infinity."""
         asked = wishes(self._options, self._manifest, self._hot).slo_ms
         return asked.value / 1000 if asked else float("inf")
+
+    @property
+    def refuses_slow(self) -> bool:
+        """Whether a replica whose times stay far above the profile's shall not start."""
+        return self._options.when_slow == "refuse"
 
     @property
     def most(self) -> int:
@@ -177,27 +195,74 @@ class Tuning:
         self._refused, self._hot, self.limits = "", hot, limits
         return True
 
-    def law(self) -> Law:
-        """The law under these limits. Only once something was measured."""
-        if self.evidence is None:
-            raise RuntimeError("there is no curve: the warm-up has not run")
-        slo_s, batch = self.slo_s, self.limits.max_batch.value
-        items = self.limits.max_items.value
-        curve = self.evidence.curve
-        return Law(curve, slo_s=slo_s, max_batch=batch, max_items=items)
+    def law(self, streams: Streams | None = None) -> Law:
+        """The law under these limits. Only once something was measured.
+
+        Args:
+            streams: how batches run.
+        """
+        curve, items = self._curve(), self.limits.max_items.value
+        most, slo_s = self._most_cut(curve), self.slo_s
+        if streams is None:
+            return Law(curve, slo_s=slo_s, max_batch=most, max_items=items)
+        curve, worth = replace(curve, step=streams.step), streams.worth
+        return Law(curve, slo_s=slo_s, max_batch=most, max_items=items, worth=worth)
 
     def adjust(self, law: Law) -> None:
         """Bring a law in use to these limits."""
-        batch, items = self.limits.max_batch.value, self.limits.max_items.value
+        batch, items = self._most_cut(law.forecast.curve), self.limits.max_items.value
         law.adjust(slo_s=self.slo_s, max_batch=batch, max_items=items)
+
+    def most_cut(self) -> int:
+        """Items that go to the engine at once. Only once something was measured."""
+        return self._most_cut(self._curve())
+
+    def _curve(self) -> Curve:
+        """The measured one, with several of the largest batches where the way there is long."""
+        if self.evidence is None:
+            raise RuntimeError("there is no curve: the warm-up has not run")
+        hop_s = self.evidence.hop_ms / 1000
+        turn_s = min(TURN_HOPS * hop_s, TURN_S, self.slo_s / TURN_HOPS)
+        return self.evidence.curve.repeated(turn_s, hop_s)
+
+    def _most_cut(self, curve: Curve) -> int:
+        """Items that go to the engine at once: a batch, or several of the largest in a turn."""
+        most = self.limits.max_batch.value
+        largest = self.evidence.curve.max_batch if self.evidence else most
+        return curve.max_batch if most == largest else most
 
     def _derive(self, hot: HotArgs) -> Limits:
         """The limits; where Ray was told another bound, that one holds."""
         asked = wishes(self._options, self._manifest, hot)
-        limits = derive(asked, self._manifest.batch, self.evidence)
-        held, target = self._options.held, self._options.target
+        batch, held, target = self._manifest.batch, self._options.held, self._options.target
+        limits = derive(asked, batch, self.evidence)
         if held:
-            most = Figure(held.value - HEADROOM, held.source)
-            items = most if most.value < limits.max_items.value else limits.max_items
-            limits = replace(limits, max_ongoing_requests=held, max_items=items)
+            room = _room(held)
+            if room < limits.max_items.value:
+                told = (*limits.warnings, *_cut(asked, room, held))
+                bound: Figure[int] = Figure(room, "max_ongoing_requests")
+                limits = derive(replace(asked, max_items=bound), batch, self.evidence)
+                limits = replace(limits, warnings=told)
+            limits = replace(limits, max_ongoing_requests=held)
         return replace(limits, target_ongoing_requests=target) if target else limits
+
+
+def _room(held: Figure[int]) -> int:
+    """Items that a replica may hold into which Ray lets ``held`` requests.
+
+    A limit that was not made from ours, and may be small, leaves half of itself at least.
+    """
+    least = held.value // 2 if held.source == "deployments" else 0
+    return max(held.value - HEADROOM, least, 1)
+
+
+def _cut(asked: Wishes, room: int, held: Figure[int]) -> list[str]:
+    """What to tell of a number that was set by hand and cannot be."""
+    items = asked.max_items
+    if items is None or items.value <= room:
+        return []
+    told = (
+        f"max_items is {items.value} ({items.source}), and {room} hold: Ray lets {held.value} "
+        "requests into a replica; set `max_ongoing_requests` in `args`, which restarts it"
+    )
+    return [told]

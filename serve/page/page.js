@@ -129,11 +129,13 @@ function choose(name) {
 
 const FORMS = {
   image: { file: "Picture", json: "Pixels as JSON" },
+  audio: { file: "Sound" },
   text: { text: "Text", file: "Text file" },
   tensors: { json: "Tensors as JSON", file: "File" },
 };
 const FILES = {
   image: ["Drop a picture here", "image/*,.npy,.json"],
+  audio: ["Drop a WAV file here", "audio/*,.wav"],
   text: ["Drop a text file here", "text/plain,.txt"],
   tensors: ["Drop a .npy or .json file here", ".npy,.json,application/json"],
 };

@@ -18,12 +18,20 @@ ARGUMENTS = (
     "--no-sandbox",  # containers seldom allow one, and only the project's own page is opened
     "--headless=new",
     "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",  # this and what follows: nothing but the page is asked for
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
 )
 
 
 @contextmanager
 def chromium() -> Generator[Any, None, None]:
-    """A headless Chromium, as Playwright's ``Browser``; skips where there is none, and says why."""
+    """A headless Chromium, as Playwright's ``Browser``; skips where there is none, and says why.
+
+    Its profile is a new folder, which Playwright makes and removes.
+    """
     reason = "playwright is not installed: pip install playwright"
     playwright: Any = pytest.importorskip("playwright.sync_api", reason=reason)
     path = os.environ.get(CHROMIUM) or next(filter(None, map(shutil.which, NAMES)), None)

@@ -22,10 +22,12 @@ import pytest
 import yaml
 
 from runtime.predictor import PassedOver
-from runtime.tensors import Tensors
+from runtime.tensors import Array, Tensors
 from specs.axes import AxisRange
 from specs.errors import InputError
 from specs.manifest import SCHEMA_VERSION, Graph, Manifest, Variant, WeightsOrigin
+from specs.ops._source import BadInput, as_tensors
+from specs.ops.decode_image import decode_array
 from specs.profile import PROFILE_VERSION, Profile
 from specs.schema import Limits, RandomWeights, Serving, TensorSpec, Weights
 
@@ -33,6 +35,8 @@ START_S = 240
 """How long Ray may take to start two applications on a loaded machine."""
 STOP_S = 120
 MARK = "DEPLOYC_TEST_RUN"
+DRAINING = "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"
+"""1 s unless a test says otherwise: every server that is started has to end."""
 
 ManifestMaker = Callable[..., Manifest]
 
@@ -71,6 +75,11 @@ def _manifest(**changes: Any) -> Manifest:
     return Manifest(**{**values, **changes})
 
 
+def _one(tensor: TensorSpec) -> Any:
+    """One item's shape, as generated code writes it."""
+    return tuple(size if isinstance(size, int) else (size, 1, 99) for size in tensor.shape[1:])
+
+
 @dataclass
 class FakePredictor:
     """Doubles tensors [2]; of an image's bytes it takes the length. 13 breaks the engine."""
@@ -90,15 +99,31 @@ class FakePredictor:
     def max_batch(self) -> int:
         return self.manifest.batch.max
 
-    def preprocess(self, item: Any) -> Tensors:
+    @property
+    def inputs(self) -> dict[str, TensorSpec]:
+        return self.manifest.inputs
+
+    @staticmethod
+    def host_array(shape: tuple[int, ...], dtype: str) -> Array:
+        return np.empty(shape, dtype)
+
+    def preprocess(self, item: Any, out: Tensors | None = None) -> Tensors:
         if isinstance(item, bytes):
             if not item.startswith(b"IMG"):
                 raise InputError("no image starts like this", hint="", code="not_an_image")
             return {"x": np.full(2, len(item), np.float32)}
-        array = np.asarray(item)
-        if self.manifest.takes == "tensors" and array.shape != (2,):
-            raise InputError(f"found shape {array.shape}, expected (2,)", code="wrong_shape")
-        return {"x": array.astype(np.float32)}
+        try:
+            return {"x": self._checked(item).astype(np.float32)}
+        except BadInput as error:
+            raise InputError(error.message, hint=error.hint, code=error.code) from error
+
+    def _checked(self, item: Any) -> Any:
+        """As generated code does it: pixels of any size, or the inputs, of which x counts."""
+        if self.manifest.takes == "image":
+            decode_array(item, "RGB")
+            return np.asarray(item)
+        wanted = {name: (t.dtype, _one(t)) for name, t in self.manifest.inputs.items()}
+        return as_tensors(item, wanted)["x"]
 
     def run(self, items: Sequence[Tensors]) -> list[Tensors]:
         self.threads.add(threading.current_thread().name)
@@ -112,6 +137,9 @@ class FakePredictor:
         if self.manifest.answer == "image":
             return [{"image": np.full((2, 3, 3), 7, np.uint8)} for _ in outputs]
         return [{"outputs": {"y": output["y"]}} for output in outputs]
+
+    def beside(self, threads: int) -> FakePredictor | None:
+        return None
 
     def close(self) -> None:
         self.closed = True
@@ -211,12 +239,46 @@ class Run:
         assert found
         return found
 
+    def folders(self, command: str) -> list[Path]:
+        """The /proc folders of its processes whose command line holds ``command``."""
+        found: list[Path] = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                named = command.encode() in (folder / "cmdline").read_bytes()
+                if named and self.mark.encode() in (folder / "environ").read_bytes():
+                    found.append(folder)
+        return found
+
+    def listening(self) -> list[tuple[str, int, str]]:
+        """Address, port and command line of all that its processes listen on."""
+        sockets = _listening()
+        found: list[tuple[str, int, str]] = []
+        for folder in self.folders(""):
+            with suppress(OSError):
+                command = (folder / "cmdline").read_text().replace("\0", " ")
+                held = {str(each.readlink()) for each in (folder / "fd").iterdir()}
+                found += [(*sockets[each], command) for each in held & sockets.keys()]
+        return found
+
     def _processes(self) -> Iterator[tuple[str, bytes]]:
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
                 environment = (folder / "environ").read_bytes()
                 if self.mark.encode() in environment:
                     yield (folder / "cmdline").read_text().replace("\0", " "), environment
+
+
+def _listening() -> dict[str, tuple[str, int]]:
+    """Address and port of each listening TCP socket of this machine, by its name in /proc."""
+    found: dict[str, tuple[str, int]] = {}
+    for family, name in ((socket.AF_INET, "tcp"), (socket.AF_INET6, "tcp6")):
+        for row in map(str.split, Path(f"/proc/net/{name}").read_text().splitlines()[1:]):
+            address, port = row[1].split(":")
+            if row[3] == "0A":  # TCP_LISTEN
+                words = [bytes.fromhex(address[n : n + 8])[::-1] for n in range(0, len(address), 8)]
+                ip = socket.inet_ntop(family, b"".join(words))
+                found[f"socket:[{row[9]}]"] = ip, int(port, 16)
+    return found
 
 
 Start = Callable[..., Run]
@@ -228,21 +290,27 @@ def start_serving(
 ) -> Generator[Start, None, None]:
     """Starts `deployc serve` for applications (by name: their models) on any free port.
 
-    Keywords are further keys of deploy.yaml.
+    ``env`` is added to its environment, ``app_options`` to each application. Other keywords are
+    further keys of deploy.yaml.
     """
     runs: list[Run] = []
 
     def run(
-        apps: dict[str, list[dict[str, Any]]], *arguments: str, **options: dict[str, Any]
+        apps: dict[str, list[dict[str, Any]]],
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        app_options: dict[str, Any] | None = None,
+        **options: dict[str, Any],
     ) -> Run:
         home = tmp_path_factory.mktemp("serve")
-        (home / "deploy.yaml").write_text(yaml.safe_dump({**_config(apps), **options}), "utf-8")
+        config = {**_config(apps, app_options or {}), **options}
+        (home / "deploy.yaml").write_text(yaml.safe_dump(config), "utf-8")
         mark, log = uuid.uuid4().hex, home / "log"
         clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
         process = subprocess.Popen(
             [sys.executable, "-m", "specs.cli", "serve", "--port", "0", *arguments],
             cwd=home,
-            env={**clean, MARK: mark, "HOME": str(home)},
+            env={**clean, MARK: mark, "HOME": str(home), DRAINING: "1", **(env or {})},
             stdout=subprocess.PIPE,
             stderr=log.open("w"),
             text=True,
@@ -278,13 +346,13 @@ def untrained_artifact(
 
 
 @pytest.fixture(scope="session")
-def ray_url(
+def ray_run(
     start_serving: Start,
     digits_artifact: Path,
     linear_artifact: Path,
     untrained_artifact: Path,
     grpc_port: int,
-) -> str:
+) -> Run:
     """One Ray for all tests.
 
     ``/one`` serves digits alone, ``/many`` digits and line, ``/split`` digits with a bad canary.
@@ -295,17 +363,23 @@ def ray_url(
     canary = {"artifact": str(untrained_artifact), "weight": 0.5, "sample": 0.5, "gate": gate}
     split = {**digits, "canary": canary}
     apps = {"one": [{**digits, "max_batch": 8}], "many": [digits, line], "split": [split]}
-    run = start_serving(apps, grpc_options={"port": grpc_port})
-    return run.url().removesuffix("/one")
+    return start_serving(apps, grpc_options={"port": grpc_port})
 
 
-def _config(apps: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+@pytest.fixture(scope="session")
+def ray_url(ray_run: Run) -> str:
+    """Where it answers, without the applications' prefixes."""
+    return ray_run.url().removesuffix("/one")
+
+
+def _config(apps: dict[str, list[dict[str, Any]]], app_options: dict[str, Any]) -> dict[str, Any]:
     applications = [
         {
             "name": name,
             "route_prefix": "/" if len(apps) == 1 else f"/{name}",
             "import_path": "serve.app:build",
             "args": {"models": models},
+            **app_options,
         }
         for name, models in apps.items()
     ]

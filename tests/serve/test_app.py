@@ -6,9 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.serve._private.config import DeploymentConfig
+from ray.serve.config import AutoscalingConfig
 
 from serve.app import HEADROOM, build
 from serve.artifacts import digest_of
+from serve.deployment import overridden
+from serve.derive import Figure
+from serve.tuning import Options
 from specs.errors import DeploycError, ServeError
 
 
@@ -80,6 +85,25 @@ def test_a_single_model_speaks_http_itself(digits_artifact: Path) -> None:
 def test_ray_lets_more_in_than_the_replica_takes(digits_artifact: Path) -> None:
     model = {"artifact": str(digits_artifact), "max_batch": 8, "max_ongoing_requests": 40}
     assert deployment(model).max_ongoing_requests == 40 + HEADROOM
+
+
+def test_the_gate_lets_in_what_all_replicas_together_take(digits_artifact: Path) -> None:
+    model = {"artifact": str(digits_artifact), "max_batch": 8, "max_ongoing_requests": 40}
+    fixed = {**model, "name": "fixed", "replicas": 3}
+    scaled = {**model, "name": "scaled", "replicas": {"min": 1, "max": 4}}
+    gate: Any = build({"models": [fixed, scaled]})
+    assert gate._bound_deployment.max_ongoing_requests == (40 + HEADROOM) * (3 + 4)
+
+
+def test_what_ray_was_told_in_place_of_the_derived_figures_is_known_to_the_replica() -> None:
+    built = Options("digits", held=Figure(104, "max_items"), target=Figure(8.0, "profile"))
+    same = DeploymentConfig(max_ongoing_requests=104)
+    assert overridden(built, same) == built
+    scaling = AutoscalingConfig(max_replicas=4, target_ongoing_requests=5.0)
+    other = DeploymentConfig(max_ongoing_requests=20, autoscaling_config=scaling)
+    found = overridden(built, other)
+    assert found.held == Figure(20, "deployments")
+    assert found.target == Figure(5.0, "deployments")
 
 
 def test_replicas_are_a_number_or_a_range(digits_artifact: Path) -> None:

@@ -406,11 +406,12 @@ def test_an_application_has_a_deployment_for_each_artifact(digits_artifact: Path
     application: Any = build({"models": [{"artifact": artifact, "shadow": shadow}]})
     gate = application._bound_deployment
     assert gate.name == "ingress"
-    limits, pairs, *bound = gate.init_args
+    limits, pairs, protected, *bound = gate.init_args
     names = [each._bound_deployment.name for each in bound]
     assert names == ["digits", "digits-shadow"]
     assert bound[1]._bound_deployment.num_replicas == 2
     assert list(limits) == ["digits"]
+    assert protected is False
     assert pairs["digits"].new == digest_of(digits_artifact)
 
 

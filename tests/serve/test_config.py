@@ -71,6 +71,15 @@ def test_a_misspelt_key_is_refused_with_its_line_and_the_nearest_name(
         assert f"did you mean '{hint}'?" in text
 
 
+@pytest.mark.parametrize("text", ["applications: []", "http_options: {port: 1}\napplications: []"])
+def test_an_empty_list_of_applications_is_refused_with_what_belongs_there(
+    tmp_path: Path, text: str
+) -> None:
+    found = problems(tmp_path, text)
+    assert "applications: the list is empty" in found
+    assert "serve.app:build" in found
+
+
 def test_all_misspelt_keys_are_told_at_once(tmp_path: Path) -> None:
     text = problems(tmp_path, GOOD.replace("port", "prot").replace("artifact", "artefact"))
     assert text.count("there is no key") >= 2
@@ -221,3 +230,17 @@ def test_a_missing_artifact_says_which_build_makes_it(tmp_path: Path) -> None:
     with pytest.raises(DeploycError) as caught:
         config.resolve(config.read(write(tmp_path, GOOD)))
     assert caught.value.hint == "run `deployc build specs/digits.yaml`"
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("", {"enable_access_log": False}),
+        ("logging_config: {log_level: DEBUG}\n", {"log_level": "DEBUG"}),
+    ],
+)
+def test_the_access_log_is_off_unless_the_config_speaks_of_logging(
+    tmp_path: Path, said: str, found: dict[str, object]
+) -> None:
+    text = f"{said}applications: [{{name: app, import_path: 'other:app'}}]\n"
+    assert config.resolve(config.read(write(tmp_path, text)))["logging_config"] == found

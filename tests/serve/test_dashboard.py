@@ -93,7 +93,7 @@ def test_every_metric_that_is_made_is_on_a_panel(
 def test_labels_are_those_of_the_metric_they_are_asked_of(
     expressions: list[str], metrics: list[Metric], make_predictor: Any
 ) -> None:
-    variant = set(Model(make_predictor(), Options("twice", 8, 64)).variant_in_use())
+    variant = {*Model(make_predictor(), Options("twice", 8, 64)).variant_in_use(), "provider"}
     for expression in expressions:
         asked = [metric for metric in metrics if metric.exported & _names(expression)]
         own = [variant if m.name == "deployc_variant_in_use" else m.tags for m in asked]

@@ -14,6 +14,9 @@ import pytest
 from serve.guard import Keys
 from serve.http import http_app
 from serve.model import Model, Options
+from specs.errors import InputError
+from specs.ops._source import BadInput
+from specs.ops.tokenize import check_text
 
 MakePredictor = Callable[..., Any]
 URL = "/models/twice/predict"
@@ -91,6 +94,54 @@ def test_a_model_of_tensors_takes_no_form(make_predictor: MakePredictor) -> None
     refused(ask(make_predictor(), "POST", URL, files={"x": b"IMG"}), 415, "unsupported_media_type")
 
 
+@pytest.mark.parametrize(
+    "kind",
+    ["audio/wav", "audio/x-wav", "application/octet-stream", "application/x-www-form-urlencoded"],
+)
+def test_the_bytes_of_a_sound_are_an_item(make_predictor: MakePredictor, kind: str) -> None:
+    headers = {"content-type": kind}
+    predictor = make_predictor(takes="audio")
+    response = ask(predictor, "POST", URL, content=FILES[0], headers=headers)
+    assert response.json()["answer"] == {"outputs": {"y": [6.0, 6.0]}}
+
+
+def test_several_sounds_come_in_a_form_or_in_base64(make_predictor: MakePredictor) -> None:
+    predictor = make_predictor(takes="audio")
+    form = [("file", ("a.wav", file, "audio/wav")) for file in FILES]
+    assert lengths(ask(predictor, "POST", URL, files=form)) == [3, 5]
+    texts = [coded(file) for file in FILES]
+    for body in (texts, {"audio": texts}, {"inputs": texts}, [{"base64": t} for t in texts]):
+        assert lengths(ask(make_predictor(takes="audio"), "POST", URL, json=body)) == [3, 5]
+
+
+@pytest.mark.parametrize("body", [[1.0, 2.0], {"image": "aGk="}, {}, []])
+def test_json_that_holds_no_sound_is_refused_with_what_to_send(
+    make_predictor: MakePredictor, body: Any
+) -> None:
+    response = ask(make_predictor(takes="audio"), "POST", URL, json=body)
+    refused(response, 400, "wrong_dtype")
+    assert "base64 of a WAV file" in response.json()["error"]["hint"]
+
+
+@pytest.mark.parametrize(
+    ("takes", "kind"),
+    [
+        ("audio", "image/png"),
+        ("image", "audio/wav"),
+        ("text", "audio/wav"),
+        ("tensors", "audio/wav"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused(
+    make_predictor: MakePredictor, takes: str, kind: str
+) -> None:
+    headers = {"content-type": kind}
+    predictor = make_predictor(takes=takes)
+    refused(
+        ask(predictor, "POST", URL, content=b"RIFF", headers=headers), 415, "unsupported_media_type"
+    )
+
+
 @pytest.mark.parametrize("wrap", ["{}", "images", "inputs", "objects", "urls"])
 def test_images_come_in_base64_too(make_predictor: MakePredictor, wrap: str) -> None:
     texts = [coded(file) for file in FILES]
@@ -129,8 +180,11 @@ def of_texts(make_predictor: MakePredictor) -> Any:
     """A predictor that takes texts; of each, the number of characters."""
     predictor = make_predictor(takes="text")
 
-    def length(item: str) -> dict[str, Any]:
-        return {"x": np.full(2, len(item), np.float32)}
+    def length(item: object, _out: object = None) -> dict[str, Any]:
+        try:
+            return {"x": np.full(2, len(check_text(item)), np.float32)}
+        except BadInput as error:
+            raise InputError(error.message, hint=error.hint, code=error.code) from error
 
     predictor.preprocess = length
     return predictor
@@ -165,8 +219,8 @@ def test_several_texts_are_several_items(make_predictor: MakePredictor) -> None:
 @pytest.mark.parametrize(
     ("request_", "status", "code"),
     [
-        ({"json": [1, 2]}, 400, "wrong_dtype"),
-        ({"json": {"text": ["a", 1]}}, 400, "wrong_dtype"),
+        ({"json": [1, 2]}, 400, "not_a_text"),
+        ({"json": {"text": ["a", 1]}}, 400, "not_a_text"),
         ({"content": b"\xff"}, 400, "bad_text"),
         (
             {"content": b"IMG", "headers": {"content-type": "image/png"}},

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from serve.guard import Keys, check_exposure
+from serve.guard import Keys, check_exposure, check_protected
 from serve.http import http_app
 from serve.messages import Call, Reply
 from serve.model import Model, Options
@@ -142,6 +142,16 @@ def test_another_host_needs_keys_or_leave(host: str) -> None:
     with pytest.raises(ServeError, match="API keys") as caught:
         check_exposure(host, Keys(), allowed=False)
     assert caught.value.code == "unprotected"
+    assert "--unprotected" in caught.value.hint
+
+
+def test_what_is_meant_to_be_protected_needs_keys_where_it_runs() -> None:
+    check_protected(Keys(), protected=False)
+    check_protected(Keys([KEY]), protected=True)
+    with pytest.raises(ServeError, match="finds none") as caught:
+        check_protected(Keys(), protected=True)
+    assert caught.value.code == "unprotected"
+    assert "runtime_env" in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_an_image_answer_is_base64_in_json_and_png_where_accepted(
 
 
 BAD: list[tuple[str, dict[str, Any], dict[str, Any], int, str]] = [
-    ("empty", {}, {"content": b""}, 400, "empty_body"),
+    ("empty", {}, {"content": b""}, 400, "empty_item"),
     ("broken JSON", {}, {"content": b"[1, 2"}, 400, "bad_json"),
     ("deep JSON", {}, {"content": b"[" * 9_000}, 400, "bad_json"),
     ("no UTF-8", {}, {"content": b'["\xff"]'}, 400, "bad_json"),
@@ -131,7 +131,7 @@ BAD: list[tuple[str, dict[str, Any], dict[str, Any], int, str]] = [
     ("rank 3", {}, {"json": [[[1, 2]]]}, 400, "wrong_shape"),
     ("wrong size", {}, {"json": [1, 2, 3]}, 400, "wrong_shape"),
     ("unknown input", {}, {"json": {"y": [1, 2]}}, 400, "wrong_input"),
-    ("no items", {}, {"content": npy(np.zeros((0, 2)))}, 400, "empty_body"),
+    ("no items", {}, {"content": npy(np.zeros((0, 2)))}, 400, "empty_item"),
     ("too many items", {}, {"json": [[1, 2]] * 17}, 413, "too_large"),
     ("text", {}, {"content": "hello", "headers": {"content-type": "text/plain"}}, 415, ""),
     (
@@ -143,8 +143,8 @@ BAD: list[tuple[str, dict[str, Any], dict[str, Any], int, str]] = [
     ),
     ("bytes to tensors", {}, {"content": b"IMG"}, 415, ""),
     ("no image", IMAGE, {"content": b"GIF"}, 415, "not_an_image"),
-    ("pixels below 0", IMAGE, {"json": [[-1, 2]]}, 400, "wrong_dtype"),
-    ("pixels above 255", IMAGE, {"json": [[256, 2]]}, 400, "wrong_dtype"),
+    ("pixels below 0", IMAGE, {"json": [[-1, 2]]}, 400, "wrong_input"),
+    ("pixels above 255", IMAGE, {"json": [[256, 2]]}, 400, "wrong_input"),
     ("rank 5", IMAGE, {"json": [[[[[1]]]]]}, 400, "wrong_shape"),
     ("torn npy", {}, {"content": npy(np.zeros(2))[:-1]}, 400, "bad_npy"),
     ("npy of objects", {}, {"content": npy(np.array([{}, {}]))}, 400, "wrong_dtype"),

@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
+from runtime.tensors import Tensors
 from serve import oip_json
 from serve.guard import Keys
 from serve.http import http_app
@@ -127,7 +128,12 @@ def test_the_pipeline_of_a_model_of_tensors_takes_json_documents(
 def test_the_pipeline_of_a_model_of_texts_takes_utf_8(make_predictor: MakePredictor) -> None:
     predictor = make_predictor(takes="text")
     seen: list[Any] = []
-    predictor.preprocess = lambda item: (seen.append(item), {"x": np.zeros(2, np.float32)})[1]  # pyright: ignore[reportUnknownLambdaType]
+
+    def preprocess(item: Any, _out: Tensors | None = None) -> Tensors:
+        seen.append(item)
+        return {"x": np.zeros(2, np.float32)}
+
+    predictor.preprocess = preprocess
     given = {"name": "text", "datatype": "BYTES", "shape": [2], "data": ["grün", "b"]}
     response = ask(predictor, "POST", "/v2/models/twice/infer", json={"inputs": [given]})
     assert response.status_code == 200, response.text

@@ -10,11 +10,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runtime.arrays import read_npy
+from runtime.body import Form, read_items
+from runtime.multipart import read_multipart
 from serve import oip_json, oip_messages
-from serve.arrays import read_npy
-from serve.body import Form, read_items
 from serve.messages import Call
-from serve.multipart import read_multipart
 from serve.oip_parameters import priority_class, timeout_of
 from serve.oip_tensors import DATATYPES, InferResponse, Tensor, from_raw, of_bytes, to_raw
 from specs.errors import InputError

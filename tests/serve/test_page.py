@@ -197,7 +197,7 @@ def answering(predictor: Any, answer: dict[str, Any]) -> Any:
     def postprocess(outputs: Sequence[Tensors]) -> list[dict[str, Any]]:
         return [answer for _ in outputs]
 
-    def preprocess(_: object) -> Tensors:
+    def preprocess(_: object, _out: Tensors | None = None) -> Tensors:
         return {"x": np.ones(2, np.float32)}
 
     predictor.postprocess = postprocess
@@ -275,6 +275,10 @@ class Tab:
     def text(self, selector: str) -> str:
         return " ".join(self.page.locator(selector).first.inner_text().split())
 
+    def forgive(self, status: int) -> None:
+        """Take back the lines in which Chromium itself tells of an error status."""
+        self.faults = [fault for fault in self.faults if f"status of {status}" not in fault]
+
     def _console(self, message: Any) -> None:
         if message.type in ("error", "warning"):
             self.faults.append(f"console: {message.text}")
@@ -309,9 +313,9 @@ def tab(browser: Any, site: str) -> Generator[OpenTab, None, None]:
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Path:
-    """Where screenshots go; ``DEPLOYC_TEST_ARTIFACTS`` keeps them."""
-    folder = Path(os.environ.get(ARTIFACTS, tmp_path))
+def kept(root: Path) -> Path:
+    """Where screenshots are kept; ``DEPLOYC_TEST_ARTIFACTS`` names another place."""
+    folder = Path(os.environ.get(ARTIFACTS) or root / "build" / "test-artifacts")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -375,7 +379,9 @@ def test_several_pictures_are_one_request_with_an_answer_each(tab: OpenTab, root
     assert best == ["one", "two"]
 
 
-def test_boxes_lie_on_the_picture_where_the_answer_says(tab: OpenTab, root: Path) -> None:
+def test_boxes_lie_on_the_picture_where_the_answer_says(
+    tab: OpenTab, root: Path, kept: Path
+) -> None:
     opened = tab().choose("finder").send(digit(root, 3))
     opened.page.locator(".box").first.wait_for()
     ground = opened.page.locator(".stage img").bounding_box()
@@ -383,6 +389,7 @@ def test_boxes_lie_on_the_picture_where_the_answer_says(tab: OpenTab, root: Path
     scale = ground["width"] / 8
     found = [(box["x"] - ground["x"]) / scale, (box["y"] - ground["y"]) / scale]
     found += [found[0] + box["width"] / scale, found[1] + box["height"] / scale]
+    opened.page.screenshot(path=kept / "page-boxes.png")
     assert found == pytest.approx([2, 1, 6, 4], abs=0.05)
 
 
@@ -403,11 +410,12 @@ def test_unlikely_boxes_can_be_hidden(tab: OpenTab, root: Path) -> None:
 
 
 def test_a_picture_that_came_out_is_shown_over_the_one_that_was_sent(
-    tab: OpenTab, root: Path
+    tab: OpenTab, root: Path, kept: Path
 ) -> None:
     opened = tab().choose("painter").send(digit(root, 3))
     assert opened.page.locator(".result").evaluate("(picture) => picture.naturalWidth") == 16
     opened.page.get_by_role("slider").fill("30")
+    opened.page.screenshot(path=kept / "page-picture.png")
     assert opened.page.locator(".result").evaluate("(picture) => picture.style.opacity") == "0.3"
     assert "8 × 8 pixels in, 16 × 16 out" in opened.text("#drawn")  # noqa: RUF001 - as it is written
 
@@ -420,12 +428,14 @@ def test_tensors_are_written_as_json_and_come_back_drawn(tab: OpenTab) -> None:
     assert opened.page.locator(".columns .minus").count() == 1
 
 
-def test_a_refusal_shows_its_code_message_and_hint(tab: OpenTab) -> None:
+def test_a_refusal_shows_its_code_message_and_hint(tab: OpenTab, kept: Path) -> None:
     opened = tab().choose("twice").write('{"z": [1, 2]}')
     told = opened.page.get_by_role("alert")
     told.wait_for()
+    opened.page.screenshot(path=kept / "page-refusal.png")
     words = " ".join(told.inner_text().split())
-    assert words.startswith("HTTP 400 wrong_input there is no input 'z' What to do: ")
+    start = "HTTP 400 wrong_input expected the inputs x, found z What to do: send a mapping"
+    assert words.startswith(start)
     (fault,) = opened.faults
     assert "400" in fault  # Chromium itself tells of every error status
     opened.faults.clear()
@@ -456,6 +466,7 @@ def test_sending_again_and_again_shows_up_in_the_charts(tab: OpenTab, kept: Path
     assert latency.locator("polyline").count() >= 2
     opened.page.screenshot(path=kept / "page-live.png", full_page=True)
     opened.page.get_by_role("button", name="Stop").click()
+    opened.forgive(429)  # a machine that is busy may refuse some of them
 
 
 def test_the_rates_of_both_artifacts_of_a_canary_are_added_up(tab: OpenTab) -> None:
@@ -480,8 +491,7 @@ def test_a_server_with_keys_is_asked_with_the_key_that_was_typed(
         opened.page.get_by_label("This server asks for an API key").fill(KEY)
         opened.page.get_by_role("button", name="Use it").click()
         opened.choose("twice").write("[1, 2]").page.locator(".tensor").wait_for()
-        assert all("401" in fault for fault in opened.faults)
-        opened.faults.clear()
+        opened.forgive(401)
         opened.page.close()
 
 
@@ -503,6 +513,7 @@ def test_a_canary_shows_its_share_and_the_work_of_both_artifacts(
         busy = re.compile("answered [1-9]")  # though the stable one, whose counts come first, idles
         opened.page.locator(".chart .legend", has_text=busy).wait_for()
         opened.page.close()
+        opened.forgive(429)  # a machine that is busy may refuse some of them
 
 
 def test_quantiles_come_out_of_the_buckets(tab: OpenTab) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -16,6 +17,7 @@ import runtime
 
 pytestmark = pytest.mark.ray
 
+LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 ONE, MANY = "/one/models/digits/predict", "/many/models/digits/predict"
 
 
@@ -69,7 +71,7 @@ def test_tensors_go_to_the_model_that_takes_them(client: httpx.Client) -> None:
     ("path", "body", "expected"),
     [
         ("/models/digits/predict", b"GIF89a", (415, "not_an_image")),
-        ("/models/digits/predict", b"", (400, "empty_body")),
+        ("/models/digits/predict", b"", (400, "empty_item")),
         ("/models/digits/predict", b"[1, 2", (400, "bad_json")),
         ("/models/digit/predict", b"x", (404, "unknown_model")),
         ("/model", b"x", (404, "unknown_route")),
@@ -126,6 +128,19 @@ def test_items_that_arrive_together_share_a_batch(
         if max(batches) > 1:
             break
     assert max(batches) > 1
+
+
+def test_all_but_rays_port_between_replicas_listens_on_loopback(
+    ray_run: Any, client: httpx.Client
+) -> None:
+    assert client.get("/one/readyz").status_code == 200
+    found = ray_run.listening()
+    own = {port for address, port, _ in found if address == "127.0.0.1"}
+    assert client.base_url.port in own
+    # Of five replicas and two gates: docs/serving.md, "Ports".
+    others = [(a, port, command[:40]) for a, port, command in found if a not in LOOPBACK]
+    assert [each for each in others if "ServeReplica" not in each[2]] == []
+    assert len(others) == 7
 
 
 def _batch(response: httpx.Response) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,9 @@ import httpx
 import pytest
 import yaml
 
+from runtime.artifact import read_manifest
 from serve.environment import free_port
+from specs.profile import Profile, identity, profile_path
 
 STOP_S = 120
 
@@ -101,10 +104,49 @@ def test_two_runs_on_one_machine_answer_for_their_own_models_alone(
     assert run.process.wait(STOP_S) == 0
 
 
+def refused(folder: Path, config: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A run that ends before Ray is started, under a config."""
+    (folder / "deploy.yaml").write_text(config)
+    command = [sys.executable, "-m", "specs.cli", "serve", "--port", "0", *arguments]
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("DEPLOYC_API")}
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, env=clean
+    )
+    assert "starting Ray" not in done.stderr
+    return done
+
+
+def test_other_machines_are_not_let_in_without_keys_and_the_way_out_is_named(
+    tmp_path: Path,
+) -> None:
+    done = refused(tmp_path, "applications: []\n", "--host", "0.0.0.0")  # noqa: S104 - what is refused
+    assert done.returncode == 1
+    assert "0.0.0.0 can be reached by others, and there are no API keys" in done.stderr
+    assert "--unprotected" in done.stderr
+
+
+def test_an_slo_that_the_profile_rules_out_is_refused_before_ray_with_the_figures(
+    tmp_path: Path, linear_artifact: Path, make_profile: Callable[..., Profile]
+) -> None:
+    folder = tmp_path / "line"
+    shutil.copytree(linear_artifact, folder)
+    manifest = read_manifest(folder)
+    variant = manifest.variants[0]
+    about = {"variant": variant.name, "identity": identity(manifest, variant)}
+    file = folder / profile_path(variant.name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(make_profile({1: 4.0, 8: 8.0}, **about).model_dump_json(), "utf-8")
+    models = "{models: [{artifact: line, slo_ms: 2}]}"
+    app = f"{{name: app, import_path: 'serve.app:build', args: {models}}}"
+    done = refused(tmp_path, f"applications: [{app}]\n")
+    assert done.returncode == 1
+    assert "the SLO is 2 ms, and a batch of 1 alone takes 5 ms (profile)" in done.stderr
+    assert "allow at least 10 ms" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_misspelt_key_ends_it_before_anything_is_started(tmp_path: Path) -> None:
-    (tmp_path / "deploy.yaml").write_text("aplications: []\n")
-    command = [sys.executable, "-m", "specs.cli", "serve", "--port", "0"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = refused(tmp_path, "aplications: []\n")
     assert done.returncode == 1
     assert "deploy.yaml:1:1: aplications" in done.stderr
     assert "did you mean 'applications'?" in done.stderr

@@ -23,6 +23,7 @@ from click.testing import Result as Invoked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compiler.publish import file_entries
 from serve.batching import Batcher, OverloadError
 from serve.law import Curve, Law, Shed, capacity
 from serve.simulate import Result, Router, Service, Setup, measured, play, smallest
@@ -256,7 +257,7 @@ async def _serve(requests: Sequence[Request], law: Law, service: Service) -> lis
     """Latencies from the production batcher; None: turned away."""
     loop, dice = asyncio.get_running_loop(), random.Random("engine 0 0")
 
-    async def engine(items: list[int]) -> list[int]:
+    async def engine(items: Sequence[int]) -> Sequence[int]:
         await asyncio.sleep(service(len(items), dice))
         return items
 
@@ -466,7 +467,11 @@ def artifact(
     """Writes an artifact's manifest, and the profile of its variant where times are given."""
 
     def write(ms: dict[int, float] | None = None, **changes: Any) -> Path:
-        manifest = make_manifest(serving={"slo": {"p99_ms": 50.0}})
+        files = {name: tmp_path / name for name in ("model", "processing.py")}
+        for path in files.values():
+            path.write_bytes(b"content")
+        slo = {"slo": {"p99_ms": 50.0}}
+        manifest = make_manifest(serving=slo, files=file_entries(files))
         (tmp_path / "manifest.json").write_text(manifest.model_dump_json(), "utf-8")
         if ms:
             variant = manifest.variants[0]
@@ -596,7 +601,7 @@ def test_rough_measurements_are_told(artifact: Serving) -> None:
     ("arguments", "said"),
     [
         ([], "give a trace, or --rate"),
-        (["TRACE", "--rate", "5"], "give a trace, or --rate"),
+        (["TRACE", "--rate", "5"], "give a trace or --rate, not both"),
         (["TRACE", "--seconds", "5"], "go with --rate"),
         (["--rate", "inf"], "--rate inf: that is no number"),
         (["--rate", "5", "--goal", "nan"], "--goal nan: that is no number"),

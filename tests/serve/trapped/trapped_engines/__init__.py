@@ -1,0 +1,1 @@
+"""The package that the entry point of ``deployc.engines`` names: see ``trapped``."""
