@@ -8,8 +8,12 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import yaml
 from _child import ROOT, deployc
+from PIL import Image
 
 __all__ = ["CURVE_MS", "SLEEPING", "Artifacts", "plug_in", "sleeping_spec"]
 
@@ -17,6 +21,8 @@ SLEEPING = ROOT / "bench" / "sleeping"
 CURVE_MS = (4.0, 0.25)
 """Time of a batch of the sleeping engine: a constant, and per item; milliseconds."""
 LARGEST = 128
+CALIBRATED = 8
+"""Pictures that int8 is calibrated with."""
 ENTRY_POINTS = "[deployc.engines]\nsleeping = sleeping_engines\n"
 METADATA = "Metadata-Version: 2.1\nName: deployc-sleeping\nVersion: 0\n"
 
@@ -41,6 +47,33 @@ class Artifacts:
         self._profile(out, profile)
         return out
 
+    def int8(self, name: str, *, profile: str) -> Path:
+        """The spec of that name without ``_int8``, in int8; nothing judges what random weights say.
+
+        Calibrated with a few pictures of noise.
+        """
+        source = ROOT / "specs" / f"{name.removesuffix('_int8')}.yaml"
+        spec: dict[str, Any] = yaml.safe_load(source.read_text("utf-8"))
+        samples, out = self.folder / f"{name}-samples", self.folder / name
+        samples.mkdir(exist_ok=True)
+        for seed in range(CALIBRATED):
+            _noise(seed).save(samples / f"{seed}.png")
+        labels: dict[str, str] = spec["postprocess"][-1]["top_k"]["labels"]
+        labels |= {key: str(source.parent / path) for key, path in labels.items()}
+        tolerance = {"int8": {"atol": 1e6, "rtol": 1.0}}
+        spec |= {
+            "name": name,
+            "weights": {"random": {"seed": 0}},
+            "targets": [{"engine": "onnxruntime", "device": "cpu", "precision": "int8"}],
+            "calibration": {"samples": f"{samples}/*.png"},
+            "verify": {"tolerance": tolerance},
+        }
+        file = self.folder / f"{name}.yaml"
+        file.write_text(json.dumps(spec), "utf-8")  # JSON is YAML
+        deployc("build", "-q", "-o", str(out), str(file), env=self.env)
+        self._profile(out, profile)
+        return out
+
     def sleeping(self, stretch: float) -> Path:
         """The sleeping engine's artifact: a linear model, its time stretched."""
         spec, out = self.folder / "sleeping.yaml", self.folder / "sleeping"
@@ -54,6 +87,12 @@ class Artifacts:
     def _profile(self, out: Path, batches: str) -> None:
         arguments = ["profile", str(out), "--batches", batches, "--seconds", "0.3", "-q"]
         deployc(*arguments, env=self.env)
+
+
+def _noise(seed: int) -> Image.Image:
+    dice = np.random.default_rng(seed)
+    small = dice.integers(0, 256, (16, 16, 3), np.uint8)
+    return Image.fromarray(small).resize((256, 256))
 
 
 def sleeping_spec(stretch: float) -> dict[str, object]:

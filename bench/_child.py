@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,7 +20,7 @@ __all__ = ["ROOT", "child", "deployc", "serving"]
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 START_S = 180.0
-STOP_S = 90.0
+STOP_S, HURRY_S = 90.0, 5.0
 LAST = 2000
 """Characters of a server's stderr that are shown where it did not start."""
 
@@ -60,8 +60,13 @@ def child(
 ) -> Generator[str, None, None]:
     """A server as a child process; yields what ``ready`` finds on its stdout.
 
-    It is ended by its id: asked by SIGINT, killed where it does not come to an end.
+    It is ended by its id: asked by SIGINT, killed where it does not come to an end; and with it
+    what it left behind in its group, so that the next server has the cores for itself.
     """
+    if threading.current_thread() is threading.main_thread():
+        # The server has a session of its own, and hears nothing of what ends the bench.
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _stopped)
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         process = subprocess.Popen(
             list(command),
@@ -69,6 +74,8 @@ def child(
             stderr=log,
             text=True,
             env={**os.environ, **(env or {})},
+            start_new_session=True,
+            preexec_fn=_heed,  # noqa: PLW1509 - no thread of ours holds a lock that this needs
         )
         killer = threading.Timer(START_S, process.kill)
         killer.start()
@@ -98,10 +105,28 @@ def _drain(process: subprocess.Popen[str]) -> None:
         pass
 
 
+_hurried = threading.Event()
+"""The bench itself was told to end: its servers get little time."""
+
+
+def _stopped(*_: object) -> None:
+    """As Ctrl-C does: a SystemExit is taken for a rival that did not start."""
+    _hurried.set()
+    raise KeyboardInterrupt
+
+
+def _heed() -> None:
+    """SIGINT is ignored where a shell started this in the background, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _end(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGINT)
     try:
-        process.wait(STOP_S)
-    except subprocess.TimeoutExpired:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(HURRY_S if _hurried.is_set() else STOP_S)
+    finally:  # also where a second Ctrl-C does not wait
         process.kill()
         process.wait()
+        with suppress(OSError):  # nobody is left
+            os.killpg(process.pid, signal.SIGKILL)

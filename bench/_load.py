@@ -13,6 +13,7 @@ import base64
 import json
 import random
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -35,6 +36,7 @@ SEND_S = 60.0
 DRAIN_S = 1.0
 """How long an open loop waits for answers after its last arrival; what is not there is failed."""
 MOST_CONNECTIONS = 2000
+READ_BYTES = 1 << 16
 OK = 200
 REFUSED = (408, 429, 503, 504)
 """The words of the servers compared for: overloaded, or too late."""
@@ -142,6 +144,21 @@ class _Connection(asyncio.Protocol):
             self._answer.set_result(response)
 
 
+def _exchange(connection: socket.socket, raw: bytes) -> bytes:
+    """The whole response; b"" where the connection was lost."""
+    got = bytearray()
+    try:
+        connection.sendall(raw)
+        while not _whole(got):
+            part = connection.recv(READ_BYTES)
+            if not part:
+                return b""
+            got += part
+    except OSError:
+        return b""
+    return bytes(got)
+
+
 def _whole(got: bytes | bytearray) -> bool:
     """Whether a response has arrived to its end."""
     end = got.find(b"\r\n\r\n")
@@ -190,6 +207,26 @@ class _Load:
         """Every client to its end."""
         end = self._began + plan.seconds
         await asyncio.gather(*[self._client(end) for _ in range(plan.clients)])
+
+    def alone(self, plan: Closed) -> None:
+        """One client, by a blocking socket: what an event loop takes is not the server's."""
+        end = self._began + plan.seconds
+        address = urlsplit(self._ask.url)
+        try:
+            made = socket.create_connection((address.hostname or "", address.port or 80))
+        except OSError:
+            self.sent.append(Sent(0.0, None, 0, right=False))
+            return
+        with made as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            while True:
+                due = time.perf_counter()
+                response = _exchange(connection, self._raw)
+                took = time.perf_counter() - due if response else None
+                status, right, timing = head_of(response, self._want)
+                self.sent.append(Sent(due - self._began, took, status, right, timing))
+                if not response or time.perf_counter() >= end:
+                    break
 
     async def _client(self, end: float) -> None:
         """At least one request, and further ones until the end."""
@@ -288,8 +325,10 @@ def _main() -> None:
     load = _Load(ask)
     if job["kind"] == "open":
         asyncio.run(load.open(Open(**job["plan"])))
+    elif (plan := Closed(**job["plan"])).clients == 1:
+        load.alone(plan)
     else:
-        asyncio.run(load.closed(Closed(**job["plan"])))
+        asyncio.run(load.closed(plan))
     print(json.dumps([asdict(sent) for sent in sorted(load.sent, key=lambda sent: sent.due)]))
 
 

@@ -19,7 +19,17 @@ from urllib.parse import urlsplit
 from _child import ROOT, child, serving
 from _load import Ask
 
-__all__ = ["PLAYERS", "BentoML", "Deployc", "LitServe", "PlainRay", "Played", "Player"]
+__all__ = [
+    "PLAYERS",
+    "BentoML",
+    "Deployc",
+    "LitServe",
+    "PlainRay",
+    "Played",
+    "Player",
+    "installed",
+    "with_path",
+]
 
 RIVALS = ROOT / "bench" / "rivals"
 LIT_WAIT = 0.05
@@ -77,10 +87,7 @@ class Player(ABC):
     @property
     def version(self) -> str | None:
         """Of its package; "" where it has none, None where that is not installed."""
-        if not self.package:
-            return ""
-        found = importlib.metadata.distributions(name=self.package, path=[str(self.packages)])
-        return next((each.version for each in found), None)
+        return installed(self.package, self.packages) if self.package else ""
 
     @abstractmethod
     def serve(self, models: Sequence[Played], folder: Path) -> AbstractContextManager[str]:
@@ -129,7 +136,7 @@ class LitServe(Player):
     package = "litserve"
 
     def serve(self, models: Sequence[Played], folder: Path) -> AbstractContextManager[str]:
-        env = _with_path(self.env, self.packages) | {"BENCH_WAIT": str(LIT_WAIT)}
+        env = with_path(self.env, self.packages) | {"BENCH_WAIT": str(LIT_WAIT)}
         return _rival("lit_server.py", models, env)
 
     def ask(self, url: str, model: Played) -> Ask:
@@ -143,7 +150,7 @@ class BentoML(Player):
     package = "bentoml"
 
     def serve(self, models: Sequence[Played], folder: Path) -> AbstractContextManager[str]:
-        env = _with_path(self.env, self.packages) | {"BENTOML_HOME": str(folder / "bentoml")}
+        env = with_path(self.env, self.packages) | {"BENTOML_HOME": str(folder / "bentoml")}
         return _rival("bento_server.py", models, env)
 
     def ask(self, url: str, model: Played) -> Ask:
@@ -178,12 +185,19 @@ def _rival(
     program: str, models: Sequence[Played], env: dict[str, str]
 ) -> AbstractContextManager[str]:
     told = json.dumps([model.settings() for model in models])
-    every = _with_path(env, RIVALS) | {"BENCH_MODELS": told}
+    every = with_path(env, RIVALS) | {"BENCH_MODELS": told}
     command = [sys.executable, str(RIVALS / program), str(_free_port())]
     return child(command, r"serving at (\S+)", every)
 
 
-def _with_path(env: dict[str, str], folder: Path) -> dict[str, str]:
+def installed(package: str, folder: Path) -> str | None:
+    """The version of a distribution in a folder; None where it is not there."""
+    found = importlib.metadata.distributions(name=package, path=[str(folder)])
+    return next((each.version for each in found), None)
+
+
+def with_path(env: dict[str, str], folder: Path) -> dict[str, str]:
+    """That environment, with the folder first on Python's path."""
     before = env.get("PYTHONPATH", "")
     return {**env, "PYTHONPATH": os.pathsep.join([str(folder), before])}
 

@@ -24,9 +24,14 @@ __all__ = [
     "spread",
     "stage_ms",
     "table_head",
+    "words_row",
 ]
 
 BESIDE_GOAL_MS = 3.0
+START = 0.25
+"""Share of a closed loop that does not count."""
+LIVE_CELLS = 10
+"""Of a row of a live table, without the load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +118,16 @@ def beside(sent: Sequence[Sent], bare_p50_ms: float) -> Beside:
 
 
 def answered(sent: Sequence[Sent], plan: Closed, items: int = 1) -> float:
-    """Items per second of a closed loop, by the answers that were there before its end."""
-    done = sum(each.right and each.due + (each.took or 0.0) <= plan.seconds for each in sent)
-    return items * done / plan.seconds
+    """Items per second of a closed loop, from the last answer of its first quarter to its last.
+
+    Answers come in batches. Between two of them time and answers belong together; counting up to a
+    fixed moment would lose the batch that runs then, and the first quarter is the loop's start.
+    """
+    ends = sorted(each.due + (each.took or 0.0) for each in sent if each.right)
+    inside = [end for end in ends if end <= plan.seconds]
+    begun = [end for end in inside if end <= START * plan.seconds]
+    first, last = (begun or [0.0])[-1], (inside or [0.0])[-1]
+    return items * (len(inside) - len(begun)) / (last - first) if last > first else 0.0
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
@@ -177,29 +189,40 @@ def served_table(
     return rows
 
 
-def live_rows(found: Mapping[str, Sequence[Outcome]], capacity: float) -> list[list[str]]:
+def live_rows(found: Mapping[str, Sequence[Outcome | str]], capacity: float) -> list[list[str]]:
     """One row for each server: goodput, and what became of the arrivals.
 
     Args:
-        found: outcomes by server, a round each; the first server is ours.
+        found: outcomes by server, a round each; the first server is ours. Words: there was none.
         capacity: items per second.
     """
-    mine = [each.goodput for each in next(iter(found.values()))]
-    return [_live_row(name, rounds, mine, capacity) for name, rounds in found.items()]
+    ours = next(iter(found.values()))
+    return [_live_row(name, rounds, ours, capacity) for name, rounds in found.items()]
+
+
+def words_row(name: str, words: str) -> list[str]:
+    """A row of a live table for a server without figures."""
+    return [name, words, *[""] * (LIVE_CELLS - 2)]
 
 
 def _live_row(
-    name: str, rounds: Sequence[Outcome], mine: Sequence[float], capacity: float
+    name: str, rounds: Sequence[Outcome | str], ours: Sequence[Outcome | str], capacity: float
 ) -> list[str]:
-    goodput = [each.goodput for each in rounds]
+    pairs = list(zip(ours, rounds, strict=False))
+    pairs = [(a, b) for a, b in pairs if isinstance(a, Outcome) and isinstance(b, Outcome)]
+    known = [each for _, each in pairs]
+    silent = [each for each in rounds if isinstance(each, str)]
+    if not known:
+        return words_row(name, silent[0] if silent else "")
+    goodput = [each.goodput for each in known]
     return [
-        name,
+        f"{name} ({silent[0]}: {len(silent)} of {len(rounds)} rounds)" if silent else name,
         spread(goodput, 0),
         f"{statistics.median(goodput) / capacity:.2f}",
-        _over(mine, goodput),
-        *(_share(rounds, kind) for kind in ("in_time", "late", "refused", "failed")),
-        _ms([each.p50_ms for each in rounds]),
-        _ms([each.p99_ms for each in rounds]),
+        _over([each.goodput for each, _ in pairs], goodput),
+        *(_share(known, kind) for kind in ("in_time", "late", "refused", "failed")),
+        _ms([each.p50_ms for each in known]),
+        _ms([each.p99_ms for each in known]),
     ]
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _serving_table import beside_table, live_rows, served_table, table_head
+from _serving_table import beside_table, live_rows, served_table, table_head, words_row
 
 if TYPE_CHECKING:
     from _players import Played
@@ -29,11 +29,11 @@ def busy(load: tuple[float, float, float]) -> bool:
 
 
 def write(results: Results, lengths: Lengths, stretch: float, out: Path) -> None:
-    """Write the table as serving.md, and all figures as results.json."""
+    """Write the table as serving.md, and all figures as serving.json."""
     text = "\n".join(lines(results, lengths, stretch))
     out.mkdir(parents=True, exist_ok=True)
     (out / "serving.md").write_text(f"{text}\n", "utf-8")
-    (out / "results.json").write_text(json.dumps(_plain(results), indent=1), "utf-8")
+    (out / "serving.json").write_text(json.dumps(_plain(results), indent=1), "utf-8")
 
 
 def lines(results: Results, lengths: Lengths, stretch: float) -> list[str]:
@@ -76,7 +76,7 @@ def _live(results: Results, model: Played) -> list[str]:
     missing = [name for name, version in results.versions.items() if version is None]
     for share, outcomes in results.live[model.name].items():
         rows = live_rows(outcomes, model.capacity)
-        rows += [[name, "not installed", *[""] * (len(HEAD) + len(ENDS) - 3)] for name in missing]
+        rows += [words_row(name, "not installed") for name in missing]
         found += [f"| {share:.0%} | {' | '.join(row)} |" for row in rows]
     return found
 

@@ -1,26 +1,29 @@
 """What serving costs, and what it wins: one table over HTTP through Ray and HAProxy.
 
-    python bench/serving.py [--quick] [--out bench] [--rivals FOLDER]
+    python bench/serving.py [--quick] [--rounds N] [--out bench] [--rivals FOLDER]
 
 The ``--quick`` form takes about 4 minutes. Three questions:
 
-1. One client: how much of a request's latency is not the engine's.
-2. Saturation: items per second over those of a bare loop over the engine on the same cores.
+1. One client, by a blocking socket: how much of a request's latency is not the engine's.
+2. Saturation: items per second over those of a bare loop over the engine on the same cores. For
+   both, a server has one model alone.
 3. Open loop: right answers within the SLO per second at 50, 90, 120 and 200 % of the capacity,
    next to plain Ray Serve with ``serve.batch`` (grid-tuned), LitServe and BentoML. Latency counts
    from the moment at which a request was due. Every server runs the artifact's own processing and
    engine (``bench/rivals``); no two run at once, and rounds are interleaved.
 
-Two models are played: MobileNetV2 in ONNX Runtime here, random weights, SLO 250 ms; and an engine
-that takes a GPU's time, L(b) = 4 ms + 0.25 ms per item, SLO 50 ms (``bench/sleeping``: a plug-in
-engine that runs a small graph in ONNX Runtime and sleeps for the rest). ``--stretch`` plays the
-latter in slow motion, all its times and the SLO multiplied, by default by 4: at 1 its capacity is
-3,360 requests per second, and on a small machine HTTP and the load itself would be the limit.
+Three models are played, the first two with random weights: MobileNetV2 in fp32, SLO 250 ms, and
+ResNet-50 in int8, SLO 500 ms, in ONNX Runtime here; and an engine that takes a GPU's time, L(b) =
+4 ms + 0.25 ms per item, SLO 50 ms (``bench/sleeping``: a plug-in engine that runs a small graph in
+ONNX Runtime and sleeps for the rest). ``--stretch`` plays the latter in slow motion, all its times
+and the SLO multiplied, by default by 16: at 1 its capacity is 3,360 requests per second, and on a
+small machine HTTP and the load itself would be the limit.
 
 The capacity is that of a bare loop over pre-processing, engine and post-processing, in batches of
 the largest size that leaves the SLO room for two. LitServe and BentoML are no packages of this
 project: ``pip install --target FOLDER litserve bentoml`` and ``--rivals FOLDER`` (by default the
-folder ``rivals`` of the temporary folder), else they are left out and the table says so.
+folder ``rivals`` of the temporary folder), else they are left out and the table says so. A rival
+that does not start, or gives no right answer within 30 s, is in the table as such.
 
 Their settings: LitServe ``max_batch_size`` of that size, ``batch_timeout`` a twentieth of the SLO,
 ``timeout`` the longer SLO; BentoML the same size and ``max_latency_ms`` the SLO. Ray's
@@ -38,7 +41,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -63,14 +68,18 @@ from runtime.profile import read_profile
 from serve.law import Curve
 
 SHARES = (0.5, 0.9, 1.2, 2.0)
-SLO_MS = {"mobilenet_v2": 250.0, "sleeping": 50.0}
-ITEMS = 256
+SLO_MS = {"mobilenet_v2": 250.0, "resnet50_int8": 500.0, "sleeping": 50.0}
+OPEN_SLOS = 8
+"""An open loop counts so many SLOs at least."""
+ITEMS = (256, 1024)
 """Items in a request of raw tensors."""
 SETTLE_S = 30.0
+SLOW_MS = 1e4
+"""What a model without an SLO has to answer within, to be settled."""
 LOOKS = 3
 """Loops that the capacity is the fastest of: the one that other work disturbed least."""
 RIVALS = Path(tempfile.gettempdir()) / "rivals"
-TUNED_AT = 0.9
+TUNED_AT, TUNED_SLOS = 0.9, 4
 GRID_SIZES, GRID_WAITS = (0.25, 0.5, 1.0), (0.0, 0.05)
 """Shares of the capacity's batch size and of the SLO."""
 
@@ -80,9 +89,9 @@ class Lengths:
     """Seconds of each part."""
 
     rounds: int = 2
-    one: float = 1.5
-    saturated: float = 2.5
-    slow: float = 6.0
+    one: float = 4.0
+    saturated: float = 4.0
+    slow: float = 12.0
     bare: float = 0.7
     warm_up: float = 0.5
     open: float = 2.5
@@ -102,9 +111,10 @@ class Results:
     models: list[Played] = field(default_factory=list[Played])
     beside: dict[str, list[Beside]] = field(default_factory=dict[str, list[Beside]])
     served: dict[str, list[Served]] = field(default_factory=dict[str, list[Served]])
-    live: dict[str, dict[float, dict[str, list[Outcome]]]] = field(
-        default_factory=dict[str, dict[float, dict[str, list[Outcome]]]]
+    live: dict[str, dict[float, dict[str, list[Outcome | str]]]] = field(
+        default_factory=dict[str, dict[float, dict[str, list[Outcome | str]]]]
     )
+    """By model, load and server, for each round: what came back, or why there was no load."""
     knobs: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     versions: dict[str, str | None] = field(default_factory=dict[str, str | None])
     load_after: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -152,7 +162,9 @@ class Bench:
         self.digits = self._digits()
         self.resnet50 = self._image("resnet50", 0.0, "1,4,8")
         real = self._image("mobilenet_v2", SLO_MS["mobilenet_v2"], "1,4,8,16")
-        self.results.models = [self._sized(self._sleeping(stretch)), self._sized(real)]
+        int8 = self._image("resnet50_int8", SLO_MS["resnet50_int8"], "1,2,4,8,16")
+        played = [self._sleeping(stretch), real, int8]
+        self.results.models = [self._sized(each) for each in played]
 
     def run(self, told: Callable[[], object]) -> Results:
         """Every round; ``told`` after each server."""
@@ -167,30 +179,66 @@ class Bench:
         return self.results
 
     def _play(self, player: Player, number: int, found: dict[str, Any]) -> None:
-        mine = isinstance(player, Deployc)
-        extra = [self.digits, self.resnet50] if mine else []
-        with player.serve([*self.results.models, *extra], self.folder) as url:
+        if isinstance(player, Deployc):
+            self._alone(player, found)
+        with ExitStack() as stack:
+            server = player.serve(self.results.models, self.folder)
+            try:
+                url = stack.enter_context(server)
+            except SystemExit as error:
+                self._not_started(player, error)
+                return
             for model in self.results.models:
                 self._live(player, url, model, number)
-            if mine:
-                self._beside(player, url, found)
-                self._saturated(player, url, found)
+
+    def _alone(self, player: Player, found: dict[str, Any]) -> None:
+        """A server for each model: idle replicas of others would take a little of the cores."""
+        for model in (self.digits, self.resnet50):
+            with player.serve([model], self.folder) as url:
+                self._settled(player, url, model)
+                self._beside(player.ask(url, model), model, found)
+                self._saturated(player.ask(url, model), model, found)
+
+    def _not_started(self, player: Player, error: SystemExit) -> None:
+        if isinstance(player, Deployc):
+            raise error
+        log(f"{player.name} did not start: {error}")
+        for model in self.results.models:
+            for share in SHARES:
+                self._note(player, model, share, "did not start")
 
     def _live(self, player: Player, url: str, model: Played, number: int) -> None:
-        settle(player.ask(url, model), model.slo_ms)
-        send(player.ask(url, model), self._open(model, 0.5, seed=0, seconds=1.0))
-        if isinstance(player, PlainRay):
+        """Every load; what a rival does not answer is noted, and the rest goes on."""
+        ready = self._settled(player, url, model)
+        if ready:
+            send(player.ask(url, model), self._open(model, 0.5, seed=0, seconds=1.0))
+        if ready and isinstance(player, PlainRay):
             self._tune(player, url, model)
-        table = self.results.live.setdefault(model.name, {})
         for share in SHARES:
-            settle(player.ask(url, model), model.slo_ms)
+            if not ready or not self._settled(player, url, model):
+                self._note(player, model, share, f"no right answer in {SETTLE_S:g} s")
+                continue
             plan = self._open(model, share, seed=100 * number + round(10 * share))
             found = outcome(send(player.ask(url, model), plan), plan)
-            table.setdefault(share, {}).setdefault(player.name, []).append(found)
+            self._note(player, model, share, found)
+
+    def _note(self, player: Player, model: Played, share: float, found: Outcome | str) -> None:
+        table = self.results.live.setdefault(model.name, {})
+        table.setdefault(share, {}).setdefault(player.name, []).append(found)
+
+    def _settled(self, player: Player, url: str, model: Played) -> bool:
+        """Whether it answers; without our own answers there is nothing to compare."""
+        ask = player.ask(url, model)
+        if settle(ask, model.slo_ms or SLOW_MS):
+            return True
+        if isinstance(player, Deployc):
+            raise SystemExit(f"{ask.url} gave no right answer within {SETTLE_S:g} s")
+        return False
 
     def _open(self, model: Played, share: float, seed: int, seconds: float | None = None) -> Open:
-        long = self.lengths.warm_up + self.lengths.open if seconds is None else seconds
-        warm_up = self.lengths.warm_up if seconds is None else 0.0
+        slo_s = model.slo_ms / 1000
+        warm_up = max(self.lengths.warm_up, slo_s) if seconds is None else 0.0
+        long = warm_up + max(self.lengths.open, OPEN_SLOS * slo_s) if seconds is None else seconds
         return Open(share * model.capacity, long, model.slo_ms, seed, warm_up)
 
     def _tune(self, player: PlainRay, url: str, model: Played) -> None:
@@ -216,7 +264,8 @@ class Bench:
         """Answers in time; where equal, the lower median."""
         _set(player, url, model, each)
         settle(player.ask(url, model), model.slo_ms)
-        plan = self._open(model, TUNED_AT, seed=1, seconds=self.lengths.tuning)
+        seconds = max(self.lengths.tuning, TUNED_SLOS * model.slo_ms / 1000)
+        plan = self._open(model, TUNED_AT, seed=1, seconds=seconds)
         found = outcome(send(player.ask(url, model), plan), plan)
         return found.in_time, -(found.p50_ms or 1e9)
 
@@ -227,32 +276,22 @@ class Bench:
             "resnet50": bare(self.resnet50, (1, 4, 8), 2 * seconds, env),
         }
 
-    def _beside(self, player: Player, url: str, found: dict[str, Any]) -> None:
-        for model in (self.digits, self.resnet50):
-            settle(player.ask(url, model), 1e4)
-            sent = right(send(player.ask(url, model), Closed(1, self.lengths.one)))
-            made = beside(sent, found[model.name]["p50_ms"])
-            self.results.beside.setdefault(model.name, []).append(made)
+    def _beside(self, ask: Ask, model: Played, found: dict[str, Any]) -> None:
+        made = beside(right(send(ask, Closed(1, self.lengths.one))), found[model.name]["p50_ms"])
+        self.results.beside.setdefault(model.name, []).append(made)
 
-    def _saturated(self, player: Player, url: str, found: dict[str, Any]) -> None:
-        digits, resnet50 = self.digits, self.resnet50
-        raw = tensors_ask(player.ask(url, digits).url, digits, ITEMS)
-        short, slow = self.lengths.saturated, self.lengths.slow
-        runs = [
-            (f"digits, {ITEMS} tensors a request", digits, raw, ITEMS, Closed(4, short)),
-            ("digits, a picture a request", digits, player.ask(url, digits), 1, Closed(32, short)),
-            (
-                "resnet50, a picture a request",
-                resnet50,
-                player.ask(url, resnet50),
-                1,
-                Closed(16, slow),
-            ),
-        ]
-        for name, model, ask, items, plan in runs:
-            rate = answered(right(send(ask, plan)), plan, items)
-            rates = found[model.name]
-            best, whole = max(rates["engine"].values()), max(rates["pipeline"].values())
+    def _saturated(self, ask: Ask, model: Played, found: dict[str, Any]) -> None:
+        few, many = Closed(4, self.lengths.saturated), Closed(32, self.lengths.saturated)
+        picture = f"{model.name}, a picture a request"
+        runs = [(picture, ask, 1, Closed(16, self.lengths.slow))]
+        if model is self.digits:
+            raw = [(items, tensors_ask(ask.url, model, items)) for items in ITEMS]
+            runs = [(f"digits, {n} tensors a request", each, n, few) for n, each in raw]
+            runs.append((picture, ask, 1, many))
+        rates = found[model.name]
+        best, whole = max(rates["engine"].values()), max(rates["pipeline"].values())
+        for name, each, items, plan in runs:
+            rate = answered(right(send(each, plan)), plan, items)
             self.results.served.setdefault(name, []).append(Served(rate, best, whole))
 
     def _digits(self) -> Played:
@@ -263,7 +302,8 @@ class Bench:
 
     def _image(self, name: str, slo_ms: float, profile: str) -> Played:
         log(f"building {name}")
-        out = self.artifacts.built(name, profile=profile)
+        build = self.artifacts.int8 if name.endswith("_int8") else self.artifacts.built
+        out = build(name, profile=profile)
         model = Played(name, out, photo(), image=True, want="", slo_ms=slo_ms)
         answer = json.loads(bare(model, [1], 0.0, self.artifacts.env)["answer"])
         return replace(model, want=f'"{answer["classes"][0]["label"]["en"]}"')
@@ -304,24 +344,23 @@ def right(sent: list[Sent]) -> list[Sent]:
     return sent
 
 
-def settle(ask: Ask, slo_ms: float) -> None:
+def settle(ask: Ask, slo_ms: float) -> bool:
     """Wait until a server answers within the SLO: it has started, or got rid of what it held.
 
-    One that answers, but slower, is left to the load that follows.
-
-    Raises:
-        SystemExit: it gave no right answer at all.
+    One that answers, but slower, is left to the load that follows. False: it gave no right answer
+    at all within ``SETTLE_S``.
     """
-    end, answers = time.monotonic() + SETTLE_S, False
+    end, seen, answers = time.monotonic() + SETTLE_S, Counter[int](), False
     while time.monotonic() < end:
         sent = send(ask, Closed(1, 0.05))
+        seen.update(each.status for each in sent)
         answers = answers or any(each.right for each in sent)
         if all(each.right and 1000 * (each.took or 1e9) <= slo_ms for each in sent):
-            return
+            return True
         time.sleep(0.2)
-    if not answers:
-        raise SystemExit(f"{ask.url} gave no right answer within {SETTLE_S:g} s")
-    log(f"{ask.url} answers, but not within {slo_ms:g} ms")
+    what = f"answers, but not within {slo_ms:g} ms" if answers else "gives no right answer"
+    log(f"{ask.url} {what}; HTTP statuses: {dict(seen)}")
+    return answers
 
 
 def log(text: str) -> None:
@@ -333,11 +372,13 @@ def main() -> None:
     """Measure everything and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="one short round, nothing tuned")
-    parser.add_argument("--out", type=Path, help="write results.json and serving.md here")
+    parser.add_argument("--out", type=Path, help="write serving.md and serving.json here")
     parser.add_argument("--rivals", type=Path, default=RIVALS, help="folder of their packages")
-    parser.add_argument("--stretch", type=float, default=4.0, help="of the sleeping engine")
+    parser.add_argument("--stretch", type=float, default=16.0, help="of the sleeping engine")
+    parser.add_argument("--rounds", type=int, default=0, help="in place of the usual number")
     arguments = parser.parse_args()
     lengths, stretch = QUICK if arguments.quick else Lengths(), arguments.stretch
+    lengths = replace(lengths, rounds=arguments.rounds or lengths.rounds)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), arguments.rivals.resolve(), lengths, stretch)

@@ -1,11 +1,10 @@
-"""What stacking a batch costs beside the engine: whether to do it while items still arrive.
+"""What stacking a batch costs beside the engine, and what it costs where items lie side by side.
 
     python bench/stacking.py build/digits [ARTIFACT ...]
 
-For every artifact and batch size: the median time to stack the items of a batch into fresh memory
-(as ``runtime.Predictor.run`` does), into memory that is used again, and of the engine alone. Late
-binding chooses the members of a batch when the engine is free, so that stacking before means to
-copy items into places that they may not ride in.
+For every artifact and batch size: the median time to stack the items of a batch into fresh memory,
+into memory that is used again, and where they lie side by side already, as serving prepares them
+(``runtime.staging``); and of the engine alone.
 """
 
 from __future__ import annotations
@@ -29,8 +28,9 @@ SECONDS = 2.0
 
 def main(folders: list[str]) -> None:
     """Print the table."""
-    print("| artifact | batch | stacked, ms | into used memory, ms | engine, ms | share |")
-    print("|---|---:|---:|---:|---:|---:|")
+    head = "stacked, ms | into used memory, ms | side by side, ms | engine, ms | share of stacking"
+    print(f"| artifact | batch | {head} |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
     for folder in folders:
         golden = next(read_golden(Path(folder) / GOLDEN))
         with runtime.load(folder) as predictor:
@@ -45,8 +45,10 @@ def _row(predictor: Predictor, golden: Golden, size: int) -> str:
     used = {name: np.empty_like(array) for name, array in whole.items()}
     fresh = _ms(lambda: stack(items))
     again = _ms(lambda: _stack_into(items, used))
+    rows = unstack(whole)
+    beside = _ms(lambda: stack(rows))
     engine = _ms(lambda: predictor.predict_batch(whole))
-    times = f"{fresh:.3f} | {again:.3f} | {engine:.3f} | {fresh / engine:.1%}"
+    times = f"{fresh:.3f} | {again:.3f} | {beside:.3f} | {engine:.3f} | {fresh / engine:.1%}"
     return f"| {predictor.manifest.name} | {size} | {times} |"
 
 

@@ -14,7 +14,17 @@ from typing import Any
 import pytest
 
 BENCH = Path(__file__).parents[1] / "bench" / "batching"
-MODULES = ("simulator", "rivals", "scenarios", "ray_queue", "tuning", "table", "run")
+MODULES = (
+    "simulator",
+    "virtual",
+    "rivals",
+    "scenarios",
+    "ray_queue",
+    "cork",
+    "tuning",
+    "table",
+    "run",
+)
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +35,17 @@ def bench() -> Iterator[Any]:
         yield SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
     for name in MODULES:
         sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def bentoml(bench: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """BentoML's package, which is none of this project's, behind all others on the path."""
+    folder: Path = bench.cork.RIVALS
+    if bench.cork.cork_version(folder) is None:
+        pytest.skip(f"BentoML is not there: pip install --target {folder} bentoml")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    bench.cork.use(folder)
+    return folder
 
 
 def scenario(bench: Any, name: str) -> Any:
@@ -82,7 +103,7 @@ def test_a_seed_gives_the_same_run_again_and_another_seed_another(bench: Any) ->
 
 
 def test_an_event_loop_in_virtual_time_sleeps_without_waiting(bench: Any) -> None:
-    loop, began = bench.ray_queue.VirtualLoop(), time.perf_counter()
+    loop, began = bench.virtual.VirtualLoop(), time.perf_counter()
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
         runner.run(asyncio.sleep(3_600))
     assert time.perf_counter() - began < 5
@@ -109,6 +130,88 @@ def test_rays_queue_waits_for_its_timeout_and_no_longer(bench: Any) -> None:
     outcome = play(bench, bench.ray_queue.RayKnobs(8, 0.005), "closed loop, 1 client")
     spent = sorted(outcome.latencies)[len(outcome.latencies) // 2]
     assert 0.0090 < spent < 0.0100  # 5 ms of waiting, 4.25 ms of engine
+
+
+def test_a_future_that_fails_without_being_a_refusal_ends_the_run(bench: Any) -> None:
+    class Broken(bench.virtual.Replica):
+        def submit(self, job: Any) -> asyncio.Future[Any]:
+            async def fail() -> None:
+                raise ValueError(job.arrived)
+
+            return self._loop.create_task(fail())
+
+    async def main() -> None:
+        kind = scenario(bench, "steady, 30%")
+        into = bench.simulator.Outcome(0.0, 0.1)
+        await Broken(None).play(kind.engine(0.1), kind.traffic(0.1), 1, into)
+
+    with pytest.raises(RuntimeError, match="the queue failed"):
+        bench.virtual.run(bench.virtual.VirtualLoop(), main(), "the queue")
+
+
+@pytest.mark.usefixtures("bentoml")
+def test_the_dispatcher_that_is_played_is_bentomls_own_from_its_folder(
+    bench: Any, bentoml: Path
+) -> None:
+    before = [importlib.import_module(name) for name in (bench.cork.DISPATCHER, bench.cork.BUCKET)]
+    play(bench, bench.cork.CorkKnobs(8, 50), "closed loop, 8 clients")
+    assert all(Path(str(each.__file__)).is_relative_to(bentoml) for each in before)
+    assert all(vars(each)["time"] is time for each in before)
+    assert not Path(str(importlib.import_module("numpy").__file__)).is_relative_to(bentoml)
+
+
+@pytest.mark.usefixtures("bentoml")
+def test_cork_refuses_what_it_could_not_answer_in_time(bench: Any) -> None:
+    outcome = play(bench, bench.cork.CorkKnobs(84, 50), "steady, 120%")
+    assert outcome.shed > 0
+    assert outcome.goodput > 0.9 * 3_360
+
+
+@pytest.mark.usefixtures("bentoml")
+def test_cork_knows_its_engine_when_the_run_that_counts_begins(bench: Any) -> None:
+    kind, length = scenario(bench, "steady, 80%"), bench.simulator.Length(0.3, 0.6)
+    found: dict[str, float] = {}
+
+    async def main() -> None:
+        replica = bench.cork._Replica(bench.cork.CorkKnobs(84, 50))
+        await replica.learn(kind.engine(0.9), kind.traffic(0.9), length, 1)
+        fit = replica._dispatcher.optimizer
+        found.update(began=replica._loop.time(), refresh=fit.INTERVAL_REFRESH_PARAMS)
+        await replica.play(
+            kind.engine(0.9), kind.traffic(0.9), 1, bench.simulator.Outcome(0.0, 0.3)
+        )
+        found.update(base=fit.o_b, item=fit.o_a)
+        replica.close()
+
+    loop = bench.virtual.VirtualLoop()
+    with bench.cork._virtual(loop):
+        bench.virtual.run(loop, main(), "the dispatcher")
+    assert found["refresh"] <= found["began"] < found["refresh"] + 1
+    assert found["base"] == pytest.approx(0.004, rel=0.1)
+    assert found["item"] == pytest.approx(0.00025, rel=0.1)
+
+
+@pytest.mark.usefixtures("bentoml")
+def test_cork_meets_the_same_requests_as_the_law(bench: Any) -> None:
+    knobs = (bench.rivals.NoKnobs(), bench.cork.CorkKnobs(84, 50))
+    outcomes = [play(bench, each, "bursts, mean 60 %") for each in knobs]
+    assert len({each.good + each.late + each.shed for each in outcomes}) == 1
+
+
+def test_a_folder_without_bentoml_costs_its_column_and_is_told(
+    bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few: dict[str, Any] = {bench.tuning.OURS: bench.tuning.PLAYERS[bench.tuning.OURS]}
+    few |= {"greedy": (grid_of(bench.rivals.GreedyKnobs(128)),)}
+    few |= {bench.cork.CORK: (grid_of(bench.cork.CorkKnobs(8, 50)),)}
+    for module in (bench.run, bench.table, bench.tuning):
+        monkeypatch.setattr(module, "PLAYERS", few)
+    options = ["--seeds", "2", "--seconds", "0.2", "--warm-up", "0.1", "--out", str(tmp_path)]
+    bench.run.main([*options, "--only", "closed loop, 8", "--rivals", str(tmp_path)])
+    text = (tmp_path / "README.md").read_text("utf-8")
+    assert f"no bentoml in {tmp_path}" in capsys.readouterr().err
+    assert "| scenario | deployc | greedy | deployc over the best rival |" in text
+    assert "`CorkDispatcher` was not played" in text
 
 
 def test_a_replica_that_is_full_refuses(bench: Any) -> None:

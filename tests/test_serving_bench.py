@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import http.server
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +21,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+import runtime
+from runtime.answers import to_json
+
 BENCH = Path(__file__).parents[1] / "bench"
+SPECS = BENCH.parent / "specs"
 MODULES = (
     "_child",
     "_load",
@@ -53,8 +60,8 @@ def sent(bench: Any, due: float, took: float | None, status: int = 200, timing: 
 
 
 def model(bench: Any, **changed: Any) -> Any:
-    about: dict[str, Any] = {"image": True, "want": "three", "slo_ms": 250.0}
-    return bench.players.Played("m", Path("a"), b"body", **{**about, **changed})
+    about: dict[str, Any] = {"name": "m", "artifact": Path("a"), "body": b"body", "image": True}
+    return bench.players.Played(**{**about, "want": "three", "slo_ms": 250.0, **changed})
 
 
 def outcome(bench: Any, goodput: float) -> Any:
@@ -186,9 +193,74 @@ def test_the_engine_is_taken_out_request_by_request(bench: Any) -> None:
     assert (made.engine_ms, made.processing_ms, made.bare_p50_ms) == (20, 0.75, 21)
 
 
-def test_saturation_counts_items_answered_before_the_end(bench: Any) -> None:
-    found = [sent(bench, 0.5, 0.2), sent(bench, 1.9, 0.05), sent(bench, 1.9, 0.2)]
-    assert bench.serving_table.answered(found, bench.load.Closed(2, 2.0), items=8) == 8
+def test_saturation_is_counted_from_answer_to_answer(bench: Any) -> None:
+    ends = [0.2, 0.4, 0.9, 1.4, 1.9, 2.2]
+    found = [sent(bench, 0.0, end) for end in ends]
+    loop = bench.load.Closed(2, 2.0)
+    assert bench.serving_table.answered(found, loop, items=8) == pytest.approx(8 * 3 / 1.5)
+    assert bench.serving_table.answered(found[:1], loop) == 0
+    assert bench.serving_table.answered([], loop) == 0
+
+
+class Echo(http.server.BaseHTTPRequestHandler):
+    """Answers with what it was sent; every third connection ends without an answer."""
+
+    protocol_version = "HTTP/1.1"
+    asked = 0
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        type(self).asked += 1
+        if self.asked % 3 == 0:
+            self.close_connection = True
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Server-Timing", "engine;dur=1.5")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
+        pass
+
+
+def test_one_client_asks_again_and_again_until_it_gets_no_answer(bench: Any) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        ask = bench.load.Ask(f"http://127.0.0.1:{server.server_port}/", b"x" * 100_000, "a/b", "xx")
+        found = bench.load.send(ask, bench.load.Closed(1, 20.0))
+        server.shutdown()
+    assert [(each.status, each.right) for each in found] == [(200, True)] * 2 + [(0, False)]
+    assert found[0].timing == "engine;dur=1.5"
+    assert found[2].took is None
+    assert found[0].due + found[0].took <= found[1].due
+
+
+STOPPED = """
+import sys, time
+sys.path.insert(0, {bench!r})
+from _child import child
+try:
+    with child([sys.executable, "-c", {server!r}], r"serving at (\\S+)") as pid:
+        print(pid, flush=True)
+        time.sleep(600)
+except SystemExit:
+    time.sleep(600)  # as for a rival that does not start
+"""
+SERVER = "import os, time; print('serving at', os.getpid(), flush=True); time.sleep(600)"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_bench_that_is_told_to_end_does_and_so_does_its_server(number: signal.Signals) -> None:
+    program = STOPPED.format(bench=str(SPECS.parent / "bench"), server=SERVER)
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as bench:
+        assert bench.stdout
+        server = int(bench.stdout.readline())
+        bench.send_signal(number)
+        assert bench.wait(60) != 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(server, 0)
 
 
 def test_a_spread_is_the_median_and_the_range_over_rounds(bench: Any) -> None:
@@ -230,6 +302,86 @@ def test_a_rival_that_is_not_installed_is_in_the_table_as_such(bench: Any) -> No
     assert row.count("|") == ours.count("|")
 
 
+def test_a_rival_without_a_right_answer_is_in_the_table_as_such(bench: Any) -> None:
+    found = results(bench, (0, 0, 0))
+    found.live["m"][0.5] |= {"LitServe": ["did not start"], "BentoML": ["no right answer in 30 s"]}
+    text = bench.serving_write.lines(found, bench.serving.QUICK, 4.0)
+    rows = [line for line in text if line.startswith("| 50% |")]
+    assert "| 50% | LitServe | did not start |" in rows[1]
+    assert "| 50% | BentoML | no right answer in 30 s |" in rows[2]
+    assert len({row.count("|") for row in rows}) == 1
+
+
+def test_a_rival_that_is_silent_in_one_round_has_the_figures_of_the_others(bench: Any) -> None:
+    found: dict[str, list[Any]] = {"deployc": [outcome(bench, g) for g in (90, 30)]}
+    found["Ray"] = ["no right answer in 30 s", outcome(bench, 10)]
+    row = bench.serving_table.live_rows(found, 100.0)[1]
+    assert row[:2] == ["Ray (no right answer in 30 s: 1 of 2 rounds)", "10"]
+    assert row[3] == "3.00"
+
+
+def silent_bench(bench: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A run in which nobody listens at the address of any server."""
+    monkeypatch.setattr(bench.serving, "SETTLE_S", 0.1)
+    found = bench.serving.Bench.__new__(bench.serving.Bench)
+    found.lengths, found.results = bench.serving.QUICK, results(bench, (0, 0, 0))
+    return found
+
+
+def test_a_rival_that_does_not_answer_is_noted_and_the_run_goes_on(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run, played = silent_bench(bench, monkeypatch), model(bench)
+    run._live(bench.players.LitServe({}, tmp_path), "http://127.0.0.1:9", played, 0)
+    noted = [rows["LitServe"] for rows in run.results.live["m"].values()]
+    assert noted == [["no right answer in 0.1 s"]] * len(bench.serving.SHARES)
+
+
+def test_nothing_is_compared_with_a_server_of_ours_that_does_not_answer(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run, played = silent_bench(bench, monkeypatch), model(bench)
+    with pytest.raises(SystemExit, match="gave no right answer"):
+        run._live(bench.players.Deployc({}, tmp_path), "http://127.0.0.1:9", played, 0)
+
+
+@pytest.fixture
+def played(bench: Any, digits_artifact: Path, linear_artifact: Path) -> list[Any]:
+    """A model that takes pictures, and one that takes numbers."""
+    picture = (SPECS / "samples" / "digits" / "digit_3.png").read_bytes()
+    want = answer_of(linear_artifact, [1.0, 2.0])
+    digits: dict[str, Any] = {"artifact": digits_artifact, "body": picture, "want": '"three"'}
+    linear: dict[str, Any] = {"artifact": linear_artifact, "body": b"[1.0,2.0]", "want": want}
+    return [
+        model(bench, name="digits", slo_ms=5000.0, **digits),
+        model(bench, name="linear", slo_ms=5000.0, image=False, **linear),
+    ]
+
+
+@pytest.mark.parametrize("name", ["LitServe", "BentoML"])
+@pytest.mark.parametrize("most", [1, 8])
+def test_a_rival_gives_the_right_answer_to_an_image_and_to_numbers(
+    bench: Any, played: list[Any], tmp_path: Path, name: str, most: int
+) -> None:
+    player = getattr(bench.players, name)(bench.artifacts.plug_in(tmp_path), bench.serving.RIVALS)
+    if player.version is None:
+        pytest.skip(f"no {player.package}: pip install --target {player.packages} {player.package}")
+    sized = [dataclasses.replace(each, max_batch=most) for each in played]
+    with player.serve(sized, tmp_path) as url:
+        for each in sized:
+            found = bench.load.send(player.ask(url, each), bench.load.Closed(4, 0.5))
+            assert len(found) >= 4
+            assert {(got.status, got.right) for got in found} == {(200, True)}, each.name
+
+
+def answer_of(artifact: Path, item: list[float]) -> str:
+    """The number that an artifact of one output answers, as JSON writes it."""
+    with runtime.load(artifact) as predictor:
+        (answer,) = predictor.predict([np.asarray(item, np.float32)])
+    (values,) = to_json(answer)["outputs"].values()
+    return str(values[0])
+
+
 def test_a_busy_machine_is_told_in_the_tables_head(bench: Any) -> None:
     quiet, busy = (
         "\n".join(bench.serving_write.lines(results(bench, load), bench.serving.QUICK, 4.0))
@@ -242,7 +394,7 @@ def test_a_busy_machine_is_told_in_the_tables_head(bench: Any) -> None:
 
 def test_results_are_written_as_json_without_the_bodies(bench: Any, tmp_path: Path) -> None:
     bench.serving_write.write(results(bench, (0, 0, 0)), bench.serving.Lengths(), 4.0, tmp_path)
-    found = json.loads((tmp_path / "results.json").read_text("utf-8"))
+    found = json.loads((tmp_path / "serving.json").read_text("utf-8"))
     assert found["models"][0]["body"] == len(b"body")
     assert found["live"]["m"]["0.5"]["deployc"][0]["goodput"] == 50
 
@@ -289,12 +441,14 @@ def test_a_sleeping_run_lasts_as_long_as_said_and_answers_as_the_graph(bench: An
 
     options = bench.sleeping.SleepingOptions(base_ms=20, item_ms=10)
     session = bench.sleeping.SleepingSession(Inner(), options)
-    began = time.perf_counter()
-    found = session.run({"X": np.ones((3, 2))})
-    took = time.perf_counter() - began
-    assert (found["Y"] == 2).all()
-    assert took == pytest.approx(0.05, abs=0.02)
-    assert took >= 0.05
+    times: list[float] = []
+    for _ in range(10):
+        began = time.perf_counter()
+        found = session.run({"X": np.ones((3, 2))})
+        times.append(time.perf_counter() - began)
+        assert (found["Y"] == 2).all()
+    assert min(times) == pytest.approx(0.05, abs=0.02)  # a busy machine adds to some of them
+    assert min(times) >= 0.05
 
 
 def test_the_sleeping_engine_is_found_as_an_installed_plug_in(bench: Any, tmp_path: Path) -> None:

@@ -1,24 +1,36 @@
 """The batching law against its rivals, in virtual time: writes the table and the plot.
 
-``python bench/batching/run.py`` takes about ten minutes of one core; ``--only closed`` plays the
+``python bench/batching/run.py`` takes about half an hour of one core; ``--only closed`` plays the
 scenarios whose name holds a word, and keeps the results of the others. Rivals are tuned for every
-scenario on a seed of its own, before the seeds of the table are played; the law has no knob.
+scenario on seeds of their own, before the seeds of the table are played; the law has no knob.
+
+BentoML is no package of this project: ``pip install --target FOLDER bentoml`` and ``--rivals
+FOLDER`` (by default the folder ``rivals`` of the temporary folder). Where it is not found, the run
+says so, and the table has no such column unless its results are there from before.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+from cork import CORK, RIVALS, cork_version, use
 from scenarios import SCENARIOS, Scenario
 from simulator import Length
 from table import Result, read_results, write_plot, write_results, write_table
-from tuning import PLAYERS, play, tune
+from tuning import PLAYERS, RAY, play, tune
 
 HERE = Path(__file__).parent
+
+
+def versions(packages: Path) -> dict[str, str | None]:
+    """Of the packages whose code plays; None where one is not installed."""
+    return {RAY: importlib.metadata.version("ray"), CORK: cork_version(packages)}
 
 
 def measure(player: str, scenario: Scenario, seeds: int, length: Length) -> Result:
@@ -52,14 +64,22 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--only", default="", help="scenarios whose name holds this")
     parser.add_argument("--player", default="", help="columns whose name holds this")
     parser.add_argument("--out", type=Path, default=HERE, help="folder for the table and the plot")
+    parser.add_argument("--rivals", type=Path, default=RIVALS, help="folder of BentoML's package")
     options = parser.parse_args(arguments)
     length = Length(options.warm_up, options.seconds)
+    found = versions(options.rivals)
+    players = [each for each in PLAYERS if found.get(each, "") is not None]
+    if CORK in players:
+        use(options.rivals)
+    else:
+        print(f"{CORK} is not played: no bentoml in {options.rivals}", file=sys.stderr)
     kept = options.out / "results.json"
     results = read_results(kept)
     for scenario in SCENARIOS:
         if options.only in scenario.name:
-            for player in (each for each in PLAYERS if options.player in each):
+            for player in (each for each in players if options.player in each):
                 result = measure(player, scenario, options.seeds, length)
+                result = replace(result, version=found.get(player) or "")
                 results[scenario.name, player] = result
                 print(json.dumps(result.line), flush=True)
             write_results(results, kept)

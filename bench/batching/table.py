@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from cork import CORK
 from scenarios import SCENARIOS, SLO_S
-from tuning import OURS, PLAYERS
+from tuning import OURS, PLAYERS, RAY
 
 __all__ = ["Result", "Results", "read_results", "write_plot", "write_results", "write_table"]
 
@@ -38,6 +39,8 @@ class Result:
     cpu_s: float
     seconds: float
     """Of virtual time that one run counts."""
+    version: str = ""
+    """Of the package whose code played; "" for what is in this repository."""
 
     @property
     def mean(self) -> float:
@@ -63,10 +66,11 @@ def read_results(file: Path) -> Results:
 
 
 def write_results(results: Results, file: Path) -> None:
-    """All of them."""
+    """All of them, in the table's order, however many runs they come from."""
+    keys = [(each.name, player) for each in SCENARIOS for player in PLAYERS]
     rounded = [
         {**asdict(each), "goodputs": [round(rate, 2) for rate in each.goodputs]}
-        for each in results.values()
+        for each in (results[key] for key in keys if key in results)
     ]
     lines = ",\n".join(json.dumps(each) for each in rounded)
     file.write_text(f"[\n{lines}\n]\n", "utf-8")
@@ -84,9 +88,20 @@ def half_width(values: list[float]) -> float:
     return t * statistics.stdev(values) / math.sqrt(len(values))
 
 
+def columns(results: Results) -> list[str]:
+    """The players that have played everything: one whose package is missing has no column."""
+    names = _names(results)
+    return [each for each in PLAYERS if all((name, each) in results for name in names)]
+
+
+def _names(results: Results) -> list[str]:
+    """The scenarios that the law has played."""
+    return [each.name for each in SCENARIOS if (each.name, OURS) in results]
+
+
 def best_rival(results: Results, scenario: str) -> Result:
     """The one with the most answers in time."""
-    rivals = [results[scenario, player] for player in PLAYERS if player != OURS]
+    rivals = (results[scenario, player] for player in columns(results) if player != OURS)
     return max(rivals, key=lambda each: each.mean)
 
 
@@ -101,7 +116,7 @@ def against(results: Results, scenario: str) -> tuple[float, float]:
 
 def goals(results: Results) -> list[tuple[str, str, bool]]:
     """Each goal, what was found, and whether it was met."""
-    names = [each.name for each in SCENARIOS if (each.name, OURS) in results]
+    names = _names(results)
     worst = min(names, key=lambda name: against(results, name)[0])
     ratio = against(results, worst)[0]
     found = [
@@ -127,10 +142,9 @@ def goals(results: Results) -> list[tuple[str, str, bool]]:
 
 def write_table(results: Results, file: Path) -> None:
     """The page that is committed."""
-    names = [each.name for each in SCENARIOS if (each.name, OURS) in results]
-    some = results[names[0], OURS]
+    names = _names(results)
     text = [
-        _HEAD.format(seeds=len(some.goodputs), seconds=some.seconds, slo=1000 * SLO_S),
+        _head(results),
         "",
         *_goal_rows(results),
     ]
@@ -145,6 +159,18 @@ def write_table(results: Results, file: Path) -> None:
     file.write_text("\n".join(text) + "\n", "utf-8")
 
 
+def _head(results: Results) -> str:
+    some = {player: results[_names(results)[0], player] for player in columns(results)}
+    ray, cork = (some[each].version if each in some else "" for each in (RAY, CORK))
+    return _HEAD.format(
+        seeds=len(some[OURS].goodputs),
+        seconds=some[OURS].seconds,
+        slo=1000 * SLO_S,
+        ray=f", Ray {ray}" * bool(ray),
+        cork=_WITH_CORK.format(version=cork) if cork else _WITHOUT_CORK,
+    )
+
+
 def _goal_rows(results: Results) -> list[str]:
     rows = ["| goal | found | met |", "|---|---|---|"]
     for goal, found, met in goals(results):
@@ -153,13 +179,14 @@ def _goal_rows(results: Results) -> list[str]:
 
 
 def _rows(results: Results, names: list[str]) -> list[str]:
+    players = columns(results)
     rows = [
-        f"| scenario | {' | '.join(PLAYERS)} | {OURS} over the best rival |",
-        "|---|" + "---:|" * (len(PLAYERS) + 1),
+        f"| scenario | {' | '.join(players)} | {OURS} over the best rival |",
+        "|---|" + "---:|" * (len(players) + 1),
     ]
     for name in names:
-        first = max(results[name, player].mean for player in PLAYERS)
-        cells = [_cell(results[name, player], first) for player in PLAYERS]
+        first = max(results[name, player].mean for player in players)
+        cells = [_cell(results[name, player], first) for player in players]
         ratio, half = against(results, name)
         rows.append(f"| {name} | {' | '.join(cells)} | {ratio:.3f} ± {half:.3f} |")
     return rows
@@ -178,7 +205,7 @@ def _details(results: Results, names: list[str]) -> list[str]:
         "|---|---|---:|---:|---:|---:|---|",
     ]
     for name in names:
-        for each in (results[name, player] for player in PLAYERS):
+        for each in (results[name, player] for player in columns(results)):
             figures = f"{each.batch:.1f} | {each.p50_ms:.1f} | {each.late} | {each.shed}"
             rows.append(f"| {name} | {each.player} | {figures} | `{each.knobs}` |")
     return rows
@@ -192,14 +219,14 @@ def write_plot(results: Results, file: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "batching"  # the same figures give the same file
     from matplotlib import pyplot as plt
 
-    names = [each.name for each in SCENARIOS if (each.name, OURS) in results][::-1]
+    names, players = _names(results)[::-1], columns(results)
     figure, axes = cast("Any", plt).subplots(figsize=(9, 0.42 * len(names) + 1.4))
-    for index, player in enumerate(PLAYERS):
-        firsts = [max(results[name, each].mean for each in PLAYERS) for name in names]
+    for index, player in enumerate(players):
+        firsts = [max(results[name, each].mean for each in players) for name in names]
         pairs = list(zip(names, firsts, strict=True))
         shares = [results[name, player].mean / first for name, first in pairs]
         halves = [half_width(results[name, player].goodputs) / first for name, first in pairs]
-        places = [place + 0.15 * (2 - index) for place in range(len(names))]
+        places = [place + 0.13 * ((len(players) - 1) / 2 - index) for place in range(len(names))]
         axes.errorbar(shares, places, xerr=halves, fmt="o", markersize=4, label=player)
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("answers in time per second, over the best player's (95 % interval)")
@@ -228,12 +255,19 @@ Written by `python bench/batching/run.py`. Answers in time per second, mean of {
   batches of 84; with fixed buckets 3,200. A policy that turns away the right requests may exceed
   it: then nobody who is answered has waited for a whole batch.
 - **Players.** deployc is `serve.law.Law` itself, with nothing tuned. Ray's is `_BatchQueue` from
-  the installed package, its own code on an event loop in virtual time. Triton's delayed batcher,
-  Clipper's AIMD and greedy late binding are re-implemented. All rivals' knobs are chosen for every
-  scenario by a grid search on three seeds of their own: with knowledge of the traffic to come that
-  a server in the field does not have.
+  the installed package{ray}: its own code on an event loop in virtual time.
+{cork}
+  Triton's delayed batcher, Clipper's AIMD and greedy late binding are re-implemented. All rivals'
+  knobs are chosen for every scenario by a grid search on three seeds of their own: with knowledge
+  of the traffic to come that a server in the field does not have.
 - **Traffic.** Poisson at a share of capacity. Bursts: 180 % for 0.1 s, 20 % for 0.3 s. The slower
   engine is so from the middle of the run on. Closed loops: each client sends its next request
-  0.3 ms (exponential mean) after an answer, 5 ms after a refusal.
-- **Not in the table.** BentoML's CORK dispatcher: its package is not among those that this project
-  installs, and a copy would prove nothing about it. Its place is `PLAYERS` in `tuning.py`."""
+  0.3 ms (exponential mean) after an answer, 5 ms after a refusal."""
+
+_WITH_CORK = """\
+  BentoML's is `CorkDispatcher` of BentoML {version}, its own code as well. It fits the engine's
+  times anew every 5 s, so that it lives through each scenario for that long before the run that
+  counts."""
+
+_WITHOUT_CORK = """\
+  BentoML's `CorkDispatcher` was not played: its package was not found."""

@@ -6,18 +6,20 @@ import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from cork import CORK, CorkKnobs, simulate_cork
 from ray_queue import RayKnobs, simulate_ray
 from rivals import Clipper, ClipperKnobs, Greedy, GreedyKnobs, NoKnobs, Ours, Triton, TritonKnobs
 from scenarios import SLO_S, Scenario
 from simulator import Batcher, Length, Outcome, simulate
 
-__all__ = ["OURS", "PLAYERS", "Knobs", "play", "tune"]
+__all__ = ["OURS", "PLAYERS", "RAY", "Knobs", "play", "tune"]
 
 TUNING_SEEDS = (1000, 1001, 1002)
 """The knobs are chosen on these; the table's seeds start at 1."""
 OURS = "deployc"
+RAY = "Ray `_BatchQueue`"
 
-Knobs = NoKnobs | GreedyKnobs | TritonKnobs | ClipperKnobs | RayKnobs
+Knobs = NoKnobs | GreedyKnobs | TritonKnobs | ClipperKnobs | RayKnobs | CorkKnobs
 Grid = Callable[[Scenario, Knobs], Iterable[Knobs]]
 """Settings to try, from the best one so far."""
 
@@ -27,6 +29,8 @@ def play(knobs: Knobs, scenario: Scenario, seed: int, length: Length) -> Outcome
     engine, traffic = scenario.engine(length.whole), scenario.traffic(length.whole)
     if isinstance(knobs, RayKnobs):
         return simulate_ray(knobs, engine, traffic, length, seed)
+    if isinstance(knobs, CorkKnobs):
+        return simulate_cork(knobs, engine, traffic, length, seed)
     return simulate(_batcher(knobs, scenario), engine, traffic, length, seed)
 
 
@@ -119,12 +123,30 @@ def _ray_details(_: Scenario, best: Knobs) -> Iterable[Knobs]:
             yield replace(best, ongoing=round(share * best.max_batch))
 
 
+def _cork(scenario: Scenario, _: Knobs) -> Iterable[Knobs]:
+    sizes, latencies = _sizes(scenario, 8, 34, 64, 84, 92), (20, 30, 40, 45, 50, 60, 100)
+    return itertools.starmap(CorkKnobs, itertools.product(sizes, latencies))
+
+
+def _cork_details(scenario: Scenario, best: Knobs) -> Iterable[Knobs]:
+    if not isinstance(best, CorkKnobs):
+        return
+    yield best
+    for more in (-4, -2, 2, 4):
+        yield replace(best, latency_ms=best.latency_ms + more)
+    for size in () if scenario.curve.fixed else (best.max_batch - 4, best.max_batch + 4):
+        if 0 < size <= scenario.curve.max_batch:
+            yield replace(best, max_batch=size)
+    for share in (1.6, 2.0, 2.4):
+        yield replace(best, ongoing=max(8, round(share * best.max_batch)))
+
+
 PLAYERS: dict[str, tuple[Grid, ...]] = {
     OURS: (lambda _, __: (NoKnobs(),),),
     "greedy": (_greedy,),
-    "Ray `_BatchQueue`": (_ray, _ray_details),
+    RAY: (_ray, _ray_details),
+    CORK: (_cork, _cork_details),
     "Triton-style": (_triton_bounds, _triton_details),
     "Clipper AIMD": (_clipper,),
 }
-"""The grids of every player, one after the other. BentoML's CORK dispatcher belongs here, run from
-the package itself as Ray's queue is; it is not among the packages that this project installs."""
+"""The grids of every player, one after the other."""

@@ -38,7 +38,9 @@ class Api(ls.LitAPI):
     def batch(self, inputs: list[Any]) -> list[Any]:
         return inputs
 
-    def predict(self, x: list[Any]) -> list[Any]:
+    def predict(self, x) -> Any:  # noqa: ANN001, ANN401 - an item, or what `batch` gives
+        if self.max_batch_size == 1:  # LitServe calls neither `batch` nor `unbatch` then
+            return self._pipeline.answer_json([x])[0]
         return self._pipeline.answer_json(x)
 
     def unbatch(self, output: list[Any]) -> list[Any]:

@@ -9,19 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 import sys
-import time
 from typing import Any, cast
 
 from pipeline import Model, Pipeline, models
+from ray_run import run
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from serve.environment import ray_environment
-
-POLL_S = 0.2
 TUNE = "/tune"
 
 
@@ -86,23 +81,8 @@ def config(port: int) -> dict[str, Any]:
 
 def main() -> None:
     """Serve until SIGINT, or until the parent is gone."""
-    port, parent = int(sys.argv[1]), os.getppid()
-    stopped: list[int] = []
-    with ray_environment(haproxy=True) as variables:
-        os.environ.update({k: v for k, v in variables.items() if k not in os.environ})
-        from serve import cluster  # imports Ray, which reads the environment once
-
-        cluster.connect("local", dashboard=False)
-        try:
-            apps = cluster.deploy(config(port))
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, lambda number, _: stopped.append(number))
-            if cluster.wait_until_running(apps, lambda: bool(stopped)):
-                print(f"serving at http://127.0.0.1:{port}", flush=True)
-            while not stopped and os.getppid() == parent:
-                time.sleep(POLL_S)
-        finally:
-            cluster.disconnect("local")
+    port = int(sys.argv[1])
+    run(config(port), f"http://127.0.0.1:{port}", haproxy=True)
 
 
 if __name__ == "__main__":
