@@ -1,9 +1,15 @@
-"""``docs/ci.md`` and its workflow: every line in them is a command that exists, rightly called."""
+"""``docs/ci.md`` and its workflow: every line in them is a command that exists, rightly called.
+
+And ``.ci``, which this project's own runs begin with.
+"""
 
 from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
@@ -120,3 +126,39 @@ def test_specs_of_the_workflow_are_those_of_the_project() -> None:
 def test_the_page_names_everything_that_diff_can_hold_equal() -> None:
     (row,) = [line for line in TEXT.splitlines() if line.startswith("| `--same")]
     assert set(re.findall(r"`(\w+)`", row)) == set(SAME)
+
+
+def see_to_a_browser(folder: Path, user: int, **variables: str) -> tuple[int, str]:
+    """Run ``.ci/chromium`` where there are only its tools and an ``apt-get`` without a network."""
+    for tool in ("bash", "env", "mktemp", "rm", "tail", "timeout"):
+        (folder / tool).symlink_to(shutil.which(tool) or tool)
+    for tool, code in (("id", f"echo {user}"), ("apt-get", "echo 'E: no network'; exit 100")):
+        (folder / tool).write_text(f"#!/usr/bin/env bash\n{code}\n", "utf-8")
+        (folder / tool).chmod(0o755)
+    done = subprocess.run(
+        [ROOT / ".ci" / "chromium"],
+        env={"PATH": str(folder), **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    return done.returncode, done.stdout
+
+
+def test_a_browser_that_cannot_be_installed_is_told_in_one_line_and_fails_nothing(
+    tmp_path: Path,
+) -> None:
+    code, said = see_to_a_browser(tmp_path, user=0)
+    assert code == 0
+    assert said.splitlines()[1:] == [
+        "chromium was not installed, the tests of the page are skipped: E: no network"
+    ]
+
+
+def test_no_browser_is_installed_where_there_is_one(tmp_path: Path) -> None:
+    assert see_to_a_browser(tmp_path, user=0, DEPLOYC_CHROMIUM=sys.executable) == (0, "")
+
+
+def test_no_browser_is_installed_by_anyone_but_root(tmp_path: Path) -> None:
+    assert see_to_a_browser(tmp_path, user=1000) == (0, "")
