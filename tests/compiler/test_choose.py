@@ -102,10 +102,21 @@ def test_where_nothing_holds_every_reason_is_told(
     spec: Spec, build_spec: BuildSpec, tmp_path: Path
 ) -> None:
     target = {"engine": "onnxruntime", "precision": "auto"}
+    # sums of 512 products, which no two libraries add up in the same order
+    wide = "    wide = [nn.Linear(4, 512), nn.GELU(), nn.Linear(512, 3)]\n"
+    net = f"\n\ndef wide():\n{wide}    return nn.Sequential(*wide)\n"
+    with (tmp_path / "net.py").open("a", encoding="utf-8") as file:
+        file.write(net)
     tight = {"atol": 0.0, "rtol": 0.0}
     verify = {**tight, "tolerance": {"fp16": tight, "bf16": tight}}
     with pytest.raises(DeploycError) as caught:
-        build_spec(spec(targets=[target], verify=verify))
+        build_spec(
+            spec(
+                model={"python": {"file": "net.py", "object": "wide"}},
+                targets=[target],
+                verify=verify,
+            )
+        )
     assert caught.value.code == "auto_none"
     for precision in ("fp16", "fp32"):
         assert f"onnxruntime-cpu-{precision}: " in caught.value.message

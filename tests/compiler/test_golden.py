@@ -16,7 +16,7 @@ from compiler.golden import read_golden, run_model, run_reference, write_golden
 from compiler.sources import Model
 from runtime.tensors import Array
 from specs.errors import ParityError, SourceError
-from specs.schema import Spec
+from specs.schema import Spec, Verify
 
 Function = Callable[[Any], Any]
 
@@ -74,6 +74,26 @@ def test_an_item_that_depends_on_its_neighbours_or_its_place_is_refused(
         run_reference(_Fake(function), SPEC, _case(count, *batches))
     assert caught.value.code == "batch_dependent"
     assert "fixed batch of 1" in caught.value.hint
+
+
+def _rounded(x: Any) -> Any:
+    return np.nextafter(x, np.float32(9)) if len(x) > 1 else x
+
+
+def _wrong(x: Any) -> Any:
+    return x + np.float32(1e-4) if len(x) > 1 else x
+
+
+def _label(x: Any) -> Any:
+    return np.full(x.shape, 10**6 + (len(x) > 1), np.int64)
+
+
+def test_the_order_of_a_batchs_sums_is_no_dependence_where_nothing_is_tolerated() -> None:
+    exact = SPEC.model_copy(update={"verify": Verify(atol=0, rtol=0)})
+    assert run_reference(_Fake(_rounded), exact, _case(4, 1, 2)).outputs["y"].shape == (4, 2)
+    for function in (_wrong, _label):
+        with pytest.raises(ParityError):
+            run_reference(_Fake(function), exact, _case(4, 1, 2))
 
 
 def test_a_batch_of_1_alone_has_no_neighbours_to_mind() -> None:
