@@ -20,9 +20,8 @@ MAX_HEADER = 8_192
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One field of the form."""
+    """One field of the form; its name says nothing."""
 
-    name: str
     content_type: str
     """In lower case and without parameters; "" where the part has none."""
     content: bytes
@@ -49,7 +48,10 @@ def read_multipart(body: bytes, content_type: str) -> list[Part]:
 def _boundary(content_type: str) -> bytes:
     header = Message()
     header["Content-Type"] = content_type.replace("\r", " ").replace("\n", " ")
-    found = header.get_param("boundary")
+    try:
+        found = header.get_param("boundary")
+    except (TypeError, ValueError):  # it raises where RFC 2231's continuations are malformed
+        found = None
     if not isinstance(found, str) or not 0 < len(found) <= MAX_BOUNDARY or not found.isascii():
         hint = f"{MULTIPART}; boundary=..., as every client of HTTP writes it"
         raise InputError("the form's boundary is missing", hint=hint, code="bad_multipart")
@@ -60,17 +62,13 @@ def _part(piece: bytes) -> Part:
     head, found, content = piece.partition(b"\r\n\r\n")
     if not found or len(head) > MAX_HEADER or head.lstrip(b" \t")[:2] not in {b"\r\n", b""}:
         raise InputError("a part of the form has no header", code="bad_multipart")
-    header = _header(head)
-    name = header.get_param("name", header="Content-Disposition")
-    kind = header["Content-Type"] or ""
-    said = str(kind).partition(";")[0].strip().lower()
-    return Part(name if isinstance(name, str) else "", said, content)
+    return Part(_media_type(head), content)
 
 
-def _header(head: bytes) -> Message:
-    header = Message()
+def _media_type(head: bytes) -> str:
+    """What the first Content-Type of a part's header says, in lower case; "" where none does."""
     for line in head.decode("utf-8", "replace").split("\r\n"):
         name, _, value = line.partition(":")
-        if name.strip().lower() in {"content-disposition", "content-type"}:
-            header[name.strip()] = value.strip().replace("\r", " ").replace("\n", " ")
-    return header
+        if name.strip().lower() == "content-type":
+            return value.partition(";")[0].strip().lower()
+    return ""

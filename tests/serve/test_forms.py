@@ -70,6 +70,8 @@ def test_a_form_of_one_file_has_a_list_of_one_answer(make_predictor: MakePredict
         ("multipart/form-data", b"--x\r\n\r\nIMG\r\n--x--"),
         ("multipart/form-data; boundary=", b"--x\r\n\r\nIMG\r\n--x--"),
         (f"multipart/form-data; boundary={LONG}", f"--{LONG}\r\n\r\nIMG\r\n--{LONG}--".encode()),
+        ("multipart/form-data; boundary*=x; boundary*0=x", b"--x\r\n\r\nIMG\r\n--x--"),
+        (f"multipart/form-data; boundary*{'9' * 5000}*=x", b"--x\r\n\r\nIMG\r\n--x--"),
         ("multipart/form-data; boundary=x", b"--x\r\n\r\nIMG\r\n"),
         ("multipart/form-data; boundary=x", b"--xIMG\r\n--x--"),
         ("multipart/form-data; boundary=x", b"--x\r\nA: " + b"b" * 9000 + b"\r\n\r\n\r\n--x--"),
