@@ -20,7 +20,7 @@ from specs.errors import ServeError
 from specs.manifest import Manifest, Variant
 from specs.schema import Replicas
 
-__all__ = ["build"]
+__all__ = ["build", "ingress_of"]
 
 HEALTH_S = 2
 """Ray asks a replica so often whether it is well, and replaces it after three times that it is not:
@@ -39,7 +39,8 @@ Bound = tuple[ModelArgs, Manifest, Settings]
 def build(args: dict[str, Any]) -> Application:
     """The Serve application for ``args`` (see ``serve.args.AppArgs``).
 
-    One artifact speaks HTTP itself; several are deployments of their own behind one that does.
+    One artifact speaks HTTP itself; several, or one with ``gate``, are deployments of their own
+    behind one that does.
 
     Raises:
         ServeError: an argument is unknown or wrong, or an artifact is not the one asked for.
@@ -48,7 +49,7 @@ def build(args: dict[str, Any]) -> Application:
     parsed = AppArgs.parse(args)
     models = [_model(model) for model in parsed.models]
     listed = [each for model in models for each in model.deployments()]
-    if len(listed) == 1:
+    if len(listed) == 1 and not parsed.gate:
         name, (asked, manifest, settings) = listed[0]
         bound = asked, manifest, replace(settings, protected=parsed.protected)
         return _deploy(ModelIngress, name, bound)
@@ -63,6 +64,11 @@ def build(args: dict[str, Any]) -> Application:
     new = [handles[pair.deployment] for pair in pairs.values()]
     stable = [handles[name] for name in limits]
     return gate.bind(limits, pairs, parsed.protected, *stable, *new)
+
+
+def ingress_of(app: Application) -> str:
+    """The name of the deployment that takes HTTP."""
+    return str(cast("Any", app)._bound_deployment.name)  # noqa: SLF001 - Ray has no other way
 
 
 @dataclass(frozen=True, slots=True)

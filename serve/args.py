@@ -197,6 +197,8 @@ class AppArgs(Frozen):
     """All of them."""
 
     models: tuple[ModelArgs, ...] = Field(min_length=1)
+    gate: bool = False
+    """Whether one model alone is served behind the gate, too, so that others may join it later."""
     protected: bool = False
     """Whether API keys are meant: a replica that finds none where it runs does not start.
     `deployc serve` fills it in where it has keys itself."""

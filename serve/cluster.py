@@ -6,7 +6,7 @@ import logging
 import re
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import ray
@@ -14,9 +14,18 @@ from ray.serve import api
 from ray.serve.context import _get_global_client  # pyright: ignore[reportPrivateUsage]
 from ray.serve.schema import ServeDeploySchema
 
+from serve.args import GATE
 from specs.errors import ServeError
 
-__all__ = ["connect", "deploy", "disconnect", "drain", "last_of", "wait_until_running"]
+__all__ = [
+    "check_ingress",
+    "connect",
+    "deploy",
+    "disconnect",
+    "drain",
+    "last_of",
+    "wait_until_running",
+]
 
 POLL_S = 0.2
 CONNECT_S = 5.0
@@ -66,11 +75,16 @@ def _check_reachable(address: str) -> None:
         raise ServeError(f"no Ray at '{address}': {error}", hint=hint, code="ray") from error
 
 
-def deploy(config: dict[str, Any]) -> list[str]:
+def deploy(config: dict[str, Any], ingresses: Mapping[str, str]) -> list[str]:
     """Submit a resolved config; the names of its applications.
 
+    Args:
+        config: as ``ServeDeploySchema`` has it.
+        ingresses: the deployment that takes HTTP in each of our applications, by their names.
+
     Raises:
-        ServeError: a Serve that runs already listens elsewhere, and cannot be told otherwise.
+        ServeError: a Serve that runs already listens elsewhere, and cannot be told otherwise; or
+            another deployment takes HTTP in an application that is served.
     """
     schema = ServeDeploySchema.model_validate(config)
     _serve.start(
@@ -80,6 +94,9 @@ def deploy(config: dict[str, Any]) -> list[str]:
     )
     client: Any = _get_global_client()
     _check_listens(client.http_config, schema.http_options)
+    served = _serve.status().applications
+    for name in ingresses.keys() & served.keys():
+        check_ingress(name, served[name].deployments, ingresses[name])
     client.deploy_apps(schema)
     return [app.name for app in schema.applications]
 
@@ -94,6 +111,27 @@ def _check_listens(found: Any, asked: Any) -> None:  # noqa: ANN401 - Ray's HTTP
     )
     hint = f"--host {found.host} --port {found.port}; or end it first: `serve shutdown`"
     raise ServeError(message, hint=hint, code="port")
+
+
+def check_ingress(app: str, served: Mapping[str, Any], ingress: str) -> None:
+    """Refuse what would leave an application without anybody to take its requests.
+
+    Ray ends a deployment that is no longer there at once, and the new one has not started.
+
+    Args:
+        app: the application's name.
+        served: its deployments now, by name, as ``serve.status`` tells them.
+        ingress: the deployment that would take HTTP.
+    """
+    now = GATE if GATE in served else next(iter(served), ingress)
+    if now == ingress or not served[now].replica_states.get("RUNNING"):
+        return
+    message = f"in '{app}' HTTP is taken by '{now}', and '{ingress}' would take it"
+    behind = GATE in {now, ingress}
+    what = "between one model and several" if behind else "of its only model's name"
+    message += f": a change {what} refuses requests until that one has started"
+    hint = "end it and start it anew; with `gate: true` in its args models come and go meanwhile"
+    raise ServeError(message, hint=hint, code="ingress")
 
 
 def wait_until_running(apps: list[str], stopped: Callable[[], bool]) -> bool:

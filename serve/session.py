@@ -29,6 +29,8 @@ from specs.errors import DeploycError
 __all__ = ["ServeOptions", "main"]
 
 LOCAL = "local"
+DEFAULT = "default"
+"""Ray's name for an application that has none."""
 DRAIN_S = 65.0
 """A little more than a replica may take (``serve.app.DRAIN_S``)."""
 LAST_S = 60.0
@@ -133,19 +135,27 @@ def _serve(options: ServeOptions, stop: _Stop) -> None:
                 check_free(host, grpc_port)
             os.environ.update({k: v for k, v in variables.items() if k not in os.environ})
             _tell_ingress(options)
-        data = _resolved(config, host, port)
+        asked = _resolved(config, host, port)
         if grpc_port:
             _log(f"gRPC: {host}:{grpc_port}")
-        _run(options, data, stop)
+        _run(options, asked, stop)
 
 
-def _resolved(config: YamlFile, host: str, port: int) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What Ray gets, and which deployment takes HTTP, by the names of our applications."""
+
+    data: dict[str, Any]
+    ingresses: dict[str, str]
+
+
+def _resolved(config: YamlFile, host: str, port: int) -> _Asked:
     """What Ray gets, checked in all that can be known before."""
     serve_config.check(config)
     data = _protected(serve_config.resolve(config))
-    _build(data)
+    ingresses = _build(data)
     data["http_options"] = {**(data.get("http_options") or {}), "host": host, "port": port}
-    return data
+    return _Asked(data, ingresses)
 
 
 def _protected(data: dict[str, Any]) -> dict[str, Any]:
@@ -160,12 +170,15 @@ def _protected(data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
-def _build(data: dict[str, Any]) -> None:
-    """Build our applications once here, where an error is one message and not Ray's trace."""
-    from serve.app import build
+def _build(data: dict[str, Any]) -> dict[str, str]:
+    """Build our applications once here, where an error is one message and not Ray's trace.
 
-    for app in serve_config.our_apps(data):
-        build(app["args"])
+    Gives the deployment that takes HTTP, by the application's name.
+    """
+    from serve.app import build, ingress_of
+
+    apps = serve_config.our_apps(data)
+    return {app.get("name", DEFAULT): ingress_of(build(app["args"])) for app in apps}
 
 
 def _address(options: ServeOptions, host: str, port: int) -> tuple[str, int]:
@@ -184,7 +197,7 @@ def _tell_ingress(options: ServeOptions) -> None:
         _log("HTTP ingress: Ray's Python proxy, as asked")
 
 
-def _run(options: ServeOptions, data: dict[str, Any], stop: _Stop) -> None:
+def _run(options: ServeOptions, asked: _Asked, stop: _Stop) -> None:
     from serve import cluster  # imports Ray, which reads the environment once
 
     apps: list[str] = []
@@ -195,13 +208,13 @@ def _run(options: ServeOptions, data: dict[str, Any], stop: _Stop) -> None:
             _log(f"dashboard: http://{dashboard}")
             _log(f"its token: {os.environ.get('RAY_AUTH_TOKEN', 'none')}")
         stop.listen()
-        apps = [] if stop.asked() else cluster.deploy(data)
+        apps = [] if stop.asked() else cluster.deploy(asked.data, asked.ingresses)
         stop.listen()
         if apps and cluster.wait_until_running(apps, stop.asked):
-            _announcer(options).announce(data, stop.asked)
+            _announcer(options).announce(asked.data, stop.asked)
             while not stop.asked():
                 if stop.again():
-                    apps = sorted({*apps, *_again(options, data["http_options"], stop)})
+                    apps = sorted({*apps, *_again(options, asked.data["http_options"], stop)})
                 time.sleep(POLL_S)
     finally:
         _end(options, apps, stop)
@@ -219,10 +232,10 @@ def _again(options: ServeOptions, http: dict[str, Any], stop: _Stop) -> list[str
     _log("reading deploy.yaml again ...")
     try:
         config = serve_config.read(Path(options.config))
-        data = _resolved(config, http["host"], http["port"])
-        apps = cluster.deploy(data)
+        asked = _resolved(config, http["host"], http["port"])
+        apps = cluster.deploy(asked.data, asked.ingresses)
         if cluster.wait_until_running(apps, stop.asked):
-            _announcer(options).announce(data, stop.asked)
+            _announcer(options).announce(asked.data, stop.asked)
     except DeploycError as error:
         _tell(error)
         _log("not deployed: what was served before serves on")

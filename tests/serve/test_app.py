@@ -9,7 +9,7 @@ import pytest
 from ray.serve._private.config import DeploymentConfig
 from ray.serve.config import AutoscalingConfig
 
-from serve.app import HEADROOM, build
+from serve.app import HEADROOM, build, ingress_of
 from serve.artifacts import digest_of
 from serve.deployment import overridden
 from serve.derive import Figure
@@ -93,6 +93,14 @@ def test_the_gate_lets_in_what_all_replicas_together_take(digits_artifact: Path)
     scaled = {**model, "name": "scaled", "replicas": {"min": 1, "max": 4}}
     gate: Any = build({"models": [fixed, scaled]})
     assert gate._bound_deployment.max_ongoing_requests == (40 + HEADROOM) * (3 + 4)
+
+
+def test_one_model_takes_http_itself_or_behind_a_gate_that_is_asked_for(
+    digits_artifact: Path,
+) -> None:
+    models = [{"artifact": str(digits_artifact)}]
+    assert ingress_of(build({"models": models})) == "digits"
+    assert ingress_of(build({"models": models, "gate": True})) == "ingress"
 
 
 def test_what_ray_was_told_in_place_of_the_derived_figures_is_known_to_the_replica() -> None:

@@ -1,7 +1,7 @@
 """A running `deployc serve` with API keys: what goes wrong in it, and what is changed in it.
 
-``/one`` is one model, ``/many`` two behind the gate. Their engine can be made to hang. The tests
-run in their order: the last one stops the server.
+``/one`` is one model, ``/many`` two behind the gate, which stays where one of them leaves. Their
+engine can be made to hang. The tests run in their order: the last one stops the server.
 """
 
 from __future__ import annotations
@@ -69,10 +69,18 @@ class Live:
     def stats(self, app: str) -> dict[str, Any]:
         return self.client.get(f"/{app}/models/slow/stats").json()["stats"]
 
+    def names(self, app: str) -> list[str]:
+        """Of its models."""
+        return [card["name"] for card in self.client.get(f"/{app}/models").json()["models"]]
+
     def slow(self, app: str) -> dict[str, Any]:
         """The card."""
         cards = self.client.get(f"/{app}/models").json()["models"]
         return next(card for card in cards if card["name"] == "slow")
+
+    def gates(self) -> set[str]:
+        """Process ids of the gate's replicas."""
+        return {folder.name for folder in self.run.folders("ServeReplica:many:ingress")}
 
     @contextmanager
     def held_up(self) -> Generator[None]:
@@ -291,21 +299,69 @@ def test_a_hot_user_config_reaches_the_running_replica(live: Live) -> None:
 
 
 def test_a_rebuilt_artifact_is_rolled_out_and_every_request_is_answered(live: Live) -> None:
+    """And a model leaves the others, so that the gate is replaced in any case."""
     manifest = live.artifact / "manifest.json"
     before = {app: live.stats(app)["replica"] for app in APPS}
+    gates = live.gates()
+    manifest.write_text(manifest.read_text() + "\n")  # another digest
+    took, asked = changed(live, left)
+    assert set(live.names("many")) == {"slow"}
+    assert not gates & live.gates()
+    for app, responses in asked.items():
+        assert live.stats(app)["replica"] != before[app]
+        # Nobody waited for a replica to start, which is most of what it takes.
+        assert max(each.elapsed.total_seconds() for each in responses) < took / 3
+
+
+def test_a_model_that_joins_others_costs_no_request(live: Live, linear_artifact: Path) -> None:
+    changed(live, lambda config: joined(config, "many", linear_artifact))
+    assert set(live.names("many")) == {"slow", "line"}
+
+
+def test_a_second_model_without_a_gate_is_refused_for_it_would_cost_requests(
+    live: Live, linear_artifact: Path
+) -> None:
+    file = live.run.home / "deploy.yaml"
+    good = file.read_text()
+    config = yaml.safe_load(good)
+    joined(config, "one", linear_artifact)
+    file.write_text(yaml.safe_dump(config))
+    with steady(live) as asked:
+        live.run.process.send_signal(signal.SIGUSR1)
+        assert until(lambda: "with `gate: true` in its args" in live.run.log.read_text())
+    for responses in asked.values():
+        assert responses
+        assert not [each for each in responses if each.is_error]
+    file.write_text(good)
+
+
+def left(config: dict[str, Any]) -> None:
+    """Take the second of two models away, and keep their gate."""
+    args = config["applications"][1]["args"]
+    args["models"].pop()
+    args["gate"] = True
+
+
+def joined(config: dict[str, Any], app: str, artifact: Path) -> None:
+    """Add a model."""
+    (args,) = [each["args"] for each in config["applications"] if each["name"] == app]
+    args["models"].append({"artifact": str(artifact), "name": "line"})
+
+
+def changed(
+    live: Live, change: Callable[[dict[str, Any]], None]
+) -> tuple[float, dict[str, list[httpx.Response]]]:
+    """Change what is served while it is asked; seconds, and the answers, all of which are good."""
     with steady(live) as asked:
         time.sleep(1)
-        manifest.write_text(manifest.read_text() + "\n")  # another digest
         began = time.monotonic()
-        live.deploy_again()
+        live.deploy_again(change)
         took = time.monotonic() - began
         time.sleep(DRAINING_S + 3)  # the old replicas close their connections
     for app, responses in asked.items():
         assert len(responses) > 50
-        assert live.stats(app)["replica"] != before[app]
         assert [(app, each.status_code, each.text) for each in responses if each.is_error] == []
-        # Nobody waited for a replica to start, which is most of what it takes.
-        assert max(each.elapsed.total_seconds() for each in responses) < took / 3
+    return took, asked
 
 
 @contextmanager
@@ -334,8 +390,8 @@ def test_what_cannot_be_deployed_is_told_and_the_old_one_serves_on(live: Live) -
     good = file.read_text()
     file.write_text(good.replace("models:", "modles:", 1))
     live.run.process.send_signal(signal.SIGUSR1)
-    assert until(lambda: "what was served before serves on" in live.run.log.read_text())
-    assert "did you mean 'models'?" in live.run.log.read_text()
+    said = "did you mean 'models'?\nnot deployed: what was served before serves on"
+    assert until(lambda: said in live.run.log.read_text())
     file.write_text(good)
     assert live.post("one").status_code == 200
 
