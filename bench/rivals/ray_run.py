@@ -23,7 +23,7 @@ def run(config: dict[str, Any], url: str, *, haproxy: bool) -> None:
 
         cluster.connect("local", dashboard=False)
         try:
-            apps = cluster.deploy(config)
+            apps = cluster.deploy(config, {})
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda number, _: stopped.append(number))
             if cluster.wait_until_running(apps, lambda: bool(stopped)):

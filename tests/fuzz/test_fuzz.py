@@ -27,7 +27,7 @@ from serve import oip_json, oip_messages
 HERE = Path(__file__).parent
 CORPUS = HERE / "corpus"
 FOUND = sorted(path for path in CORPUS.glob("*/*") if path.is_file())
-SECONDS = {"image": 10, "sound": 5, "request": 5, "infer": 5}
+SECONDS = {"image": 6, "sound": 3, "request": 4, "infer": 3}
 """Of fuzzing by coverage in a test run; ``fuzz.py`` takes any time by hand."""
 
 
