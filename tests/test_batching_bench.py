@@ -8,12 +8,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-BENCH = Path(__file__).parents[1] / "bench" / "batching"
+from tests.bench_modules import BENCH, bench_modules
+
+BATCHING = BENCH / "batching"
 MODULES = (
     "simulator",
     "virtual",
@@ -30,11 +31,8 @@ MODULES = (
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Any]:
     """The bench's modules, which find their neighbours in their own folder."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [str(BENCH), *sys.path])
-        yield SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
-    for name in MODULES:
-        sys.modules.pop(name, None)
+    with bench_modules(MODULES, folders=[BATCHING]) as found:
+        yield found
 
 
 @pytest.fixture
@@ -303,8 +301,8 @@ def test_the_command_writes_table_results_and_plot(
 def test_the_table_that_is_kept_is_the_one_that_the_results_give(
     bench: Any, tmp_path: Path
 ) -> None:
-    results = bench.table.read_results(BENCH / "results.json")
+    results = bench.table.read_results(BATCHING / "results.json")
     assert {name for name, _ in results} == {each.name for each in bench.scenarios.SCENARIOS}
     bench.table.write_table(results, tmp_path / "README.md")
-    kept = (BENCH / "README.md").read_text("utf-8")
+    kept = (BATCHING / "README.md").read_text("utf-8")
     assert (tmp_path / "README.md").read_text("utf-8") == kept

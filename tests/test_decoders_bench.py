@@ -5,22 +5,19 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-BENCH = Path(__file__).parents[1] / "bench"
+from tests.bench_modules import bench_modules
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Generator[Any, None, None]:
-    """The script; it finds its neighbours in its own folder."""
-    monkeypatch.setattr(sys, "path", [str(BENCH), *sys.path])
-    yield importlib.import_module("decoders")
-    for name in ("decoders", "processing", "processing_pipelines"):
-        sys.modules.pop(name, None)
+def bench() -> Generator[Any, None, None]:
+    """The script."""
+    with bench_modules(["decoders"], ["processing", "processing_pipelines"]) as found:
+        yield found.decoders
 
 
 @pytest.fixture

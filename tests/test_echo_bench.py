@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import runtime
 from runtime.answers import to_json
-
-BENCH = Path(__file__).parents[1] / "bench"
-MODULES = (
-    "_child",
-    "_load",
-    "_artifacts",
-    "_players",
-    "_serving_bodies",
-    "_serving_table",
-    "_serving_write",
-    "serving",
-    "echo",
-)
+from tests.bench_modules import SERVING, bench_modules
 
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Any]:
     """The bench's modules, which find their neighbours in their own folder."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [str(BENCH), *sys.path])
-        found = {name.lstrip("_"): importlib.import_module(name) for name in MODULES}
-        yield SimpleNamespace(**found)
-    for name in MODULES:
-        sys.modules.pop(name, None)
+    with bench_modules([*SERVING, "echo"]) as found:
+        yield found
 
 
 def named(bench: Any, name: str) -> Any:

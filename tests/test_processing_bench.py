@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import sys
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -14,27 +13,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-BENCH = Path(__file__).parents[1] / "bench"
+from tests.bench_modules import bench_modules
+
 MODULES = ("processing", "processing_pipelines", "processing_drift")
 
 
 @pytest.fixture
-def pipelines(monkeypatch: pytest.MonkeyPatch) -> Generator[Any, None, None]:
-    """The module with the pipelines; a bench script finds its neighbours in its own folder."""
-    yield from _module("processing_pipelines", monkeypatch)
+def pipelines() -> Generator[Any, None, None]:
+    """The module with the pipelines."""
+    with bench_modules(["processing_pipelines"], MODULES) as found:
+        yield found.processing_pipelines
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Generator[Any, None, None]:
+def bench() -> Generator[Any, None, None]:
     """The script itself."""
-    yield from _module("processing", monkeypatch)
-
-
-def _module(name: str, monkeypatch: pytest.MonkeyPatch) -> Generator[Any, None, None]:
-    monkeypatch.setattr(sys, "path", [str(BENCH), *sys.path])
-    yield importlib.import_module(name)
-    for each in MODULES:
-        sys.modules.pop(each, None)
+    with bench_modules(["processing"], MODULES) as found:
+        yield found.processing
 
 
 @pytest.fixture

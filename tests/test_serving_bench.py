@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,19 +22,9 @@ import pytest
 
 import runtime
 from runtime.answers import to_json
+from tests.bench_modules import BENCH, SERVING, bench_modules
 
-BENCH = Path(__file__).parents[1] / "bench"
 SPECS = BENCH.parent / "specs"
-MODULES = (
-    "_child",
-    "_load",
-    "_artifacts",
-    "_players",
-    "_serving_bodies",
-    "_serving_table",
-    "_serving_write",
-    "serving",
-)
 ENGINE = "sleeping_engines.sleeping"
 ANSWER = b"HTTP/1.1 200 OK\r\nServer-Timing: pre;dur=1.500, engine;dur=4.250\r\n"
 
@@ -43,12 +32,10 @@ ANSWER = b"HTTP/1.1 200 OK\r\nServer-Timing: pre;dur=1.500, engine;dur=4.250\r\n
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Any]:
     """The bench's modules, which find their neighbours in their own folder."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [str(BENCH), str(BENCH / "sleeping"), *sys.path])
-        found = {name.lstrip("_"): importlib.import_module(name) for name in MODULES}
-        yield SimpleNamespace(**found, sleeping=importlib.import_module(ENGINE))
-    for name in (*MODULES, ENGINE, "sleeping_engines"):
-        sys.modules.pop(name, None)
+    folders = [BENCH, BENCH / "sleeping"]
+    with bench_modules(SERVING, [ENGINE, "sleeping_engines"], folders) as found:
+        found.sleeping = importlib.import_module(ENGINE)
+        yield found
 
 
 def plan(bench: Any, **changed: Any) -> Any:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-BENCH = Path(__file__).parents[1] / "bench"
+from tests.bench_modules import bench_modules
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Generator[Any, None, None]:
-    """The script; it finds its neighbours in its own folder."""
-    monkeypatch.setattr(sys, "path", [str(BENCH), *sys.path])
-    yield importlib.import_module("whole_batches")
-    for name in ("whole_batches", "processing"):
-        sys.modules.pop(name, None)
+def bench() -> Generator[Any, None, None]:
+    """The script."""
+    with bench_modules(["whole_batches"], ["processing"]) as found:
+        yield found.whole_batches
 
 
 @pytest.mark.parametrize(("side", "batch"), [(8, 1), (9, 3)])

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-BENCH = Path(__file__).parents[1] / "bench"
+from tests.bench_modules import bench_modules
 
 
 @pytest.fixture
-def table(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The module ``zoo_table``; a bench script finds its neighbours in its own folder."""
-    monkeypatch.setattr(sys, "path", [str(BENCH), *sys.path])
-    yield importlib.import_module("zoo_table")
-    sys.modules.pop("zoo_table")
+def table() -> Any:
+    """The module ``zoo_table``."""
+    with bench_modules(["zoo_table"]) as found:
+        yield found.zoo_table
 
 
 def _result(table: Any, **parts: Any) -> Any:

@@ -27,8 +27,9 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import FunctionType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
+KINDS = ("image", "sound", "request", "infer")
 SPECS = Path(__file__).parents[2] / "specs"
 BASE: dict[str, Any] = {
     "version": 1,
@@ -76,13 +77,6 @@ FOLLOWED = (
     "serve.oip_messages",
 )
 """Packages whose branches guide the fuzzer, beside the generated code."""
-
-
-class Request(NamedTuple):
-    """What ``runtime.body`` asks of a request."""
-
-    body: bytes
-    content_type: str
 
 
 def images() -> list[ModuleType]:
@@ -199,6 +193,7 @@ def check_head(data: bytes) -> None:
 def check_request(models: list[tuple[Any, ModuleType]], data: bytes) -> None:
     """Read a body and prepare its items, or refuse them; anything else is a finding."""
     from runtime.body import read_items
+    from serve.messages import Call
     from specs.errors import InputError
 
     form, module = models[data[0] % len(models)]
@@ -209,7 +204,7 @@ def check_request(models: list[tuple[Any, ModuleType]], data: bytes) -> None:
         parameters, _, body = body.partition(b"\n")
         said = "multipart/form-data;" + parameters.decode("latin-1")
     try:
-        items = read_items(Request(body, said), form)
+        items = read_items(Call(body, said), form)
     except InputError as error:
         told(error)
         return
@@ -253,6 +248,8 @@ def checks(kind: str) -> tuple[Callable[[bytes], None], list[ModuleType]]:
 
 def main() -> None:
     """Run until libFuzzer's options say stop; it ends the process itself."""
+    if len(sys.argv) < 3 or sys.argv[1] not in KINDS:
+        sys.exit(f"usage: fuzz.py {'|'.join(KINDS)} CORPUS [options of libFuzzer]")
     import atheris
 
     kind = sys.argv.pop(1)

@@ -23,6 +23,7 @@ from compiler.placement.golden_images import golden_images
 from compiler.placement.golden_sounds import golden_sounds
 from runtime.body import read_items
 from serve import oip_json, oip_messages
+from serve.messages import Call
 
 HERE = Path(__file__).parent
 CORPUS = HERE / "corpus"
@@ -120,7 +121,7 @@ def test_the_requests_that_are_damaged_are_honest_ones(name: str) -> None:
     form, module = HARNESS.takers()[content[0]]
     said = (*HARNESS.TYPES, 'multipart/form-data; boundary="x"')[content[1]]
     body = content[2:] if content[1] < len(HARNESS.TYPES) else content.partition(b"\n")[2]
-    items = read_items(HARNESS.Request(body, said), form)
+    items = read_items(Call(body, said), form)
     if "multipart" not in said and form.takes != "tensors":  # their parts are no pictures
         for item in items.values:
             module.preprocess(item)
